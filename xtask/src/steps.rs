@@ -1,0 +1,128 @@
+//! The steps of each command, with a heading and the time each took. The first failure ends it.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    counts::Counts,
+    tools::{self, Stream},
+};
+
+/// Where things are.
+pub(crate) struct Repository {
+    root: PathBuf,
+    /// The directory cargo builds into.
+    target: PathBuf,
+}
+
+impl Repository {
+    pub(crate) fn find() -> Result<Self> {
+        let own_package = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+        let root = Path::new(&own_package).parent().context("xtask has no parent directory")?.to_owned();
+        // This program is `<target>/debug/xtask`, wherever cargo was told to build.
+        let executable = env::current_exe()?;
+        let target = executable.ancestors().nth(2).context("xtask was not built by cargo")?.to_owned();
+        Ok(Self { root, target })
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&self.root);
+        command
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        self.command("cargo", arguments)
+    }
+}
+
+fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("\n=== {title}");
+    let started = Instant::now();
+    let outcome = work().with_context(|| format!("step \"{title}\" failed"))?;
+    println!("=== {title}: done in {:.1} s", started.elapsed().as_secs_f64());
+    Ok(outcome)
+}
+
+/// Everything that must hold. The last line printed is the number of all tests.
+pub(crate) fn test(repository: &Repository, _: &[String]) -> Result<()> {
+    step("tools", tools::provide_node)?;
+    step("format", || tools::run(&mut repository.cargo(&["fmt", "--all", "--check"])))?;
+    step("lints", || {
+        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        tools::run(&mut repository.cargo(&arguments))
+    })?;
+    let mut counts = step("unit tests", || unit_tests(repository))?;
+    counts.add(step("documentation tests", || {
+        let arguments = ["test", "--doc", "--workspace", "--color", "never"];
+        tools::run_tests(&mut repository.cargo(&arguments), Stream::Stdout)
+    })?);
+    step("dependencies", || check_dependencies(repository))?;
+    counts.add(run_conformance(repository, &[])?);
+    println!("\n{} passed, {} failed", counts.passed, counts.failed);
+    Ok(())
+}
+
+fn unit_tests(repository: &Repository) -> Result<Counts> {
+    let counts = if tools::works("cargo", &["nextest", "--version"]) {
+        let arguments = ["nextest", "run", "--workspace", "--no-tests", "pass", "--color", "never"];
+        tools::run_tests(&mut repository.cargo(&arguments), Stream::Stderr)?
+    } else {
+        println!("cargo-nextest is not installed: using cargo test");
+        let arguments = ["test", "--workspace", "--lib", "--bins", "--tests", "--color", "never"];
+        tools::run_tests(&mut repository.cargo(&arguments), Stream::Stdout)?
+    };
+    if counts.passed == 0 {
+        bail!("no test was counted");
+    }
+    Ok(counts)
+}
+
+fn check_dependencies(repository: &Repository) -> Result<()> {
+    if !tools::works("cargo", &["deny", "--version"]) {
+        println!("cargo-deny is not installed: licences, bans and advisories were NOT checked");
+        return Ok(());
+    }
+    tools::run(&mut repository.cargo(&["deny", "check"]))
+}
+
+/// Only the conformance suite.
+pub(crate) fn conformance(repository: &Repository, arguments: &[String]) -> Result<()> {
+    step("tools", tools::provide_node)?;
+    run_conformance(repository, arguments)?;
+    Ok(())
+}
+
+/// Runs the unmodified npm packages against our release build, or against the engine that the arguments name.
+fn run_conformance(repository: &Repository, arguments: &[String]) -> Result<Counts> {
+    let mut runner = repository.command("node", &["conformance/run.mjs"]);
+    if !arguments.iter().any(|argument| argument == "--engine") {
+        step("release build", || tools::run(&mut repository.cargo(&["build", "--release", "--package", "engine"])))?;
+        runner.arg("--engine").arg(repository.target.join("release/rivet-engine"));
+    }
+    step("npm packages", || {
+        let mut npm = repository.command("npm", &["ci", "--no-audit", "--no-fund"]);
+        npm.current_dir(repository.root.join("conformance"));
+        if !tools::has_home() {
+            npm.env("npm_config_cache", repository.target.join("npm-cache"));
+        }
+        tools::run(&mut npm)
+    })?;
+    step("conformance", || tools::run_tests(runner.args(arguments), Stream::Stdout))
+}
+
+/// The benchmarks of the store.
+pub(crate) fn bench(repository: &Repository, arguments: &[String]) -> Result<()> {
+    step("store benchmarks", || tools::run(repository.cargo(&["bench", "--package", "store", "--"]).args(arguments)))
+}
+
+/// Formats all code.
+pub(crate) fn fmt(repository: &Repository, _: &[String]) -> Result<()> {
+    tools::run(&mut repository.cargo(&["fmt", "--all"]))
+}
