@@ -1,0 +1,35 @@
+//! The client side of the engine: how HTTP and WebSocket traffic reaches an actor (`spec/gateway.md`).
+//!
+//! A request is parsed ([`target`]), resolved to an actor and a host through the [`Directory`] (the only thing the gateway
+//! knows of the engine), and then tunnelled over the host's connection ([`EnvoyLink`]) as frames of the envoy protocol.
+//! Answers come back through the table of open tunnels ([`Tunnels`]): the reader of a host's connection hands each frame
+//! straight to the request that waits for it.
+//!
+//! Absences that hold this crate up: it never opens the store, never decides a lifecycle transition, holds no lock across
+//! an await, and keeps no body longer than its window.
+
+mod config;
+mod cors;
+mod directory;
+mod error;
+mod handler;
+mod headers;
+mod http_tunnel;
+mod io;
+mod link;
+mod query;
+mod ready;
+pub mod target;
+mod tunnel;
+mod websocket;
+
+pub use config::GatewayConfig;
+pub use cors::{decorate as add_cors_headers, preflight as cors_preflight};
+pub use directory::{ActorQuery, ActorView, Directory, QueryMethod, Readiness, Refusal};
+pub use error::GatewayError;
+pub use handler::{Gateway, GatewayBody, RequestInfo};
+pub use headers::{RAY_ID_HEADER, accept_ray_id};
+pub use io::ClientStream;
+pub use link::{EnvoyLink, HostId, LinkClosed, Outbox, Outgoing, SessionId};
+pub use tunnel::Tunnels;
+pub use websocket::{upgrade_response, websocket_stream};

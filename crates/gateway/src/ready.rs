@@ -1,0 +1,93 @@
+//! Waiting until an actor takes requests (`spec/gateway.md` 11).
+
+use protocol::id::ActorId;
+use protocol::limits;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::directory::{ActorView, Directory, Readiness};
+use crate::error::GatewayError;
+use crate::link::EnvoyLink;
+
+/// Where a request is forwarded to.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) generation: u32,
+    pub(crate) link: EnvoyLink,
+}
+
+/// An actor that is being watched for one request.
+pub(crate) struct Watched {
+    pub(crate) actor: ActorId,
+    view: watch::Receiver<ActorView>,
+}
+
+impl Watched {
+    pub(crate) async fn new<D: Directory>(directory: &D, actor: ActorId) -> Result<Self, GatewayError> {
+        let view = directory.watch(actor).await?.ok_or(GatewayError::ActorNotFound)?;
+        match view.borrow().readiness {
+            Readiness::Destroyed => return Err(GatewayError::ActorNotFound),
+            Readiness::NotReady | Readiness::Ready { .. } => {}
+        }
+        Ok(Self { actor, view })
+    }
+
+    /// Waits for the actor, waking it as often as it stops meanwhile, up to the limit. One absolute deadline.
+    pub(crate) async fn ready<D: Directory>(&mut self, directory: &D, deadline: Instant) -> Result<Route, GatewayError> {
+        let mut wakes = 0;
+        let mut ended_when_woken = None;
+        loop {
+            let view = self.view.borrow_and_update().clone();
+            match view.readiness {
+                Readiness::Ready { generation, link: Some(link) } if !link.is_closed() => {
+                    return Ok(Route { generation, link });
+                }
+                // The host is out of touch: it reconnects, or the actor will be declared lost and end.
+                Readiness::Ready { .. } => {}
+                Readiness::Destroyed => return Err(GatewayError::DestroyedWhileWaiting),
+                Readiness::NotReady if ended_when_woken == Some(view.ended_generations) => {}
+                Readiness::NotReady => {
+                    if wakes > limits::WAKE_RETRIES_MAX {
+                        let actor_id = self.actor.to_string();
+                        return Err(GatewayError::WakeRetriesExceeded { actor_id, wake_retries: limits::WAKE_RETRIES_MAX });
+                    }
+                    wakes += 1;
+                    ended_when_woken = Some(view.ended_generations);
+                    directory.wake(self.actor);
+                }
+            }
+            self.next_change(deadline).await?;
+        }
+    }
+
+    /// Waits for any change of the actor's state, or the deadline.
+    pub(crate) async fn next_change(&mut self, deadline: Instant) -> Result<(), GatewayError> {
+        match timeout_at(deadline, self.view.changed()).await {
+            Ok(Ok(())) => Ok(()),
+            // The sender lives in the engine's table of actors, which outlives its watchers except at shutdown.
+            Ok(Err(_)) => Err(GatewayError::GoingAway),
+            Err(_) => Err(GatewayError::ActorReadyTimeout { actor_id: self.actor.to_string() }),
+        }
+    }
+
+    /// Waits for the next change, however long it takes. `None` when the engine shuts down.
+    pub(crate) async fn next_view(&mut self) -> Option<ActorView> {
+        self.view.changed().await.ok()?;
+        Some(self.view.borrow_and_update().clone())
+    }
+
+    /// The present state.
+    pub(crate) fn view(&mut self) -> ActorView {
+        self.view.borrow_and_update().clone()
+    }
+}
+
+/// How long a retry waits for the news that made the previous attempt fail.
+const NEWS_DELAY: std::time::Duration = std::time::Duration::from_millis(100);
+
+impl Watched {
+    /// Waits a little for the actor's state to change.
+    pub(crate) async fn changed_soon(&mut self) {
+        let _ = self.next_change(Instant::now() + NEWS_DELAY).await;
+    }
+}
