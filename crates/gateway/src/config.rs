@@ -36,7 +36,7 @@ pub struct GatewayConfig {
 pub(crate) const STOPPED_GRACE: Duration = Duration::from_millis(250);
 
 /// A woken actor restores its hibernating sockets before or shortly after it reports running.
-pub(crate) const RESTORE_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const RESTORE_GRACE: Duration = Duration::from_secs(2);
 
 /// After an early answer, the rest of an upload is read and thrown away for at most this long, so that the client gets to
 /// read the answer before the connection closes.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
@@ -15,6 +16,8 @@ use crate::io::ClientStream;
 pub(super) struct Client {
     socket: WebSocketStream<ClientStream>,
     send_timeout: Duration,
+    /// The client's own close frame, to be echoed.
+    received_close: Option<Bytes>,
 }
 
 /// What a client does.
@@ -32,7 +35,7 @@ pub(super) struct ClientGone;
 
 impl Client {
     pub(super) fn new(socket: WebSocketStream<ClientStream>, send_timeout: Duration) -> Self {
-        Self { socket, send_timeout }
+        Self { socket, send_timeout, received_close: None }
     }
 
     /// What the client does next. Cancel-safe. Pings are answered on the way.
@@ -52,7 +55,9 @@ impl Client {
             }
             if let Some((code, reason)) = message.as_close() {
                 let code = Some(u16::from(code)).filter(|_| code != CloseCode::NO_STATUS_RECEIVED);
-                return FromClient::Close { code, reason: reason.to_owned() };
+                let close = FromClient::Close { code, reason: reason.to_owned() };
+                self.received_close = Some(Bytes::from(message.into_payload()));
+                return close;
             }
             let binary = message.is_binary();
             return FromClient::Message { data: Bytes::from(message.into_payload()), binary };
@@ -79,9 +84,7 @@ impl Client {
     /// Sends a close frame and waits a moment for the client's own.
     pub(super) async fn close(mut self, close: Option<ClientClose>) {
         let Some(close) = close else {
-            // The client closed: its close is echoed by flushing the codec.
-            let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, self.socket.close()).await;
-            return;
+            return self.echo_close().await;
         };
         let code = CloseCode::try_from(close.code).unwrap_or(CloseCode::INTERNAL_SERVER_ERROR);
         let handshake = async {
@@ -91,6 +94,23 @@ impl Client {
         };
         // A client that does not answer is dropped.
         let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, handshake).await;
+    }
+}
+
+impl Client {
+    /// Answers the client's close frame with the same code *and* reason, as clients of this platform expect. The codec
+    /// would echo the code only, so its reply is dropped with it and the frame is written here.
+    async fn echo_close(self) {
+        let Some(payload) = self.received_close else { return };
+        let mut stream = self.socket.into_inner();
+        // RFC 6455, 5.2: final frame, opcode 8, no mask; a control frame's payload is at most 125 bytes.
+        let frame = [&[0x88, payload.len() as u8], payload.as_ref()].concat();
+        let echoed = async {
+            stream.write_all(&frame).await?;
+            stream.shutdown().await
+        };
+        // A client that does not take it is dropped.
+        let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, echoed).await;
     }
 }
 

@@ -1,0 +1,13 @@
+// The application host: serves every actor of this folder with the published package, configured by its environment.
+import { setup } from "rivetkit";
+import { caller, journey, timer, worker } from "./background.mjs";
+import { counter, napper } from "./counter.mjs";
+import { failing } from "./failing.mjs";
+import { hibernating, raw } from "./raw.mjs";
+import { kv, sql } from "./storage.mjs";
+
+const registry = setup({
+  use: { counter, napper, failing, sql, kv, worker, timer, caller, journey, raw, hibernating },
+  noWelcome: true,
+});
+registry.start();

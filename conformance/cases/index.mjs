@@ -1,0 +1,30 @@
+// All cases in the order in which they run: first those that share an engine, then those that kill one.
+import { cases as actions } from "./actions.mjs";
+import { cases as events } from "./events.mjs";
+import { cases as lifecycle } from "./lifecycle.mjs";
+import { cases as storage } from "./storage.mjs";
+import { cases as background } from "./background.mjs";
+import { cases as http } from "./http.mjs";
+import { cases as websocket } from "./websocket.mjs";
+import { cases as errors } from "./errors.mjs";
+import { cases as management } from "./management.mjs";
+import { cases as engineRestart } from "./engine-restart.mjs";
+import { cases as hostRestart } from "./host-restart.mjs";
+import { cases as launch } from "./launch.mjs";
+
+const topics = {
+  actions,
+  events,
+  lifecycle,
+  storage,
+  background,
+  http,
+  websocket,
+  errors,
+  management,
+  "engine-restart": engineRestart,
+  "host-restart": hostRestart,
+  launch,
+};
+
+export const allCases = Object.entries(topics).flatMap(([topic, cases]) => cases.map((one) => ({ topic, ...one })));

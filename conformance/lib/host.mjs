@@ -1,0 +1,77 @@
+// One application host: a Node process with an unmodified rivetkit that serves the actors of apps/.
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { Child } from "./child.mjs";
+import { call } from "./api.mjs";
+import { until } from "./wait.mjs";
+
+export const APPLICATION = fileURLToPath(new URL("../apps/main.mjs", import.meta.url));
+const START_DEADLINE_MS = 30_000;
+// Longer than the 15 s that rivetkit gives the actors of a draining host.
+const STOP_DEADLINE_MS = 20_000;
+
+export class Host {
+  constructor({ engine, folder, name = "host" }) {
+    this.engine = engine;
+    this.folder = folder;
+    this.logFile = path.join(folder, `${name}.log`);
+    this.name = name;
+    this.child = null;
+    this.envoyKey = null;
+  }
+
+  async envoys() {
+    const answer = await call(this.engine.endpoint, "GET", "/envoys?namespace=default&name=default");
+    return answer.json.envoys;
+  }
+
+  /** Starts the process and waits until the engine lists a host connection that was not there before. */
+  async start() {
+    const before = new Set((await this.envoys()).map((envoy) => envoy.envoy_key));
+    this.child = new Child({
+      name: this.name,
+      command: process.execPath,
+      args: [APPLICATION],
+      cwd: this.folder,
+      logFile: this.logFile,
+      env: {
+        HOME: this.folder,
+        RIVET_ENDPOINT: this.engine.endpoint,
+        RIVETKIT_ENGINE_SPAWN: "never",
+        RIVET_RUN_SERVICES: "0",
+        RIVET_LOG_LEVEL: "warn",
+      },
+    });
+    this.envoyKey = await until(
+      `${this.name} to be listed by the engine`,
+      async () => {
+        if (!this.child.alive) return "ended";
+        return (await this.envoys()).map((envoy) => envoy.envoy_key).find((key) => !before.has(key));
+      },
+      { deadlineMs: START_DEADLINE_MS },
+    );
+    if (!this.child.alive) throw new Error(`${this.name} ended while starting: ${this.child.exitText}`);
+  }
+
+  /** Waits until this host, which kept running, is connected to an engine that was started again. */
+  async reconnected(deadlineMs = 20_000) {
+    await until(
+      `${this.name} to reconnect to the restarted engine`,
+      async () => {
+        const mine = await this.listing();
+        return mine !== undefined && mine.last_ping_ts >= this.engine.startedAt;
+      },
+      { deadlineMs },
+    );
+  }
+
+  /** The engine's record of this host's connection. */
+  async listing() {
+    return (await this.envoys()).find((envoy) => envoy.envoy_key === this.envoyKey);
+  }
+
+  async stop(signal = "SIGTERM") {
+    if (this.child === null || !this.child.alive) return null;
+    return this.child.stop(signal, STOP_DEADLINE_MS);
+  }
+}

@@ -1,0 +1,107 @@
+// What a case gets to work with: clients, the management API, conditions with a deadline.
+import { randomUUID } from "node:crypto";
+import { createClient } from "rivetkit/client";
+import { call } from "./api.mjs";
+import { until, within } from "./wait.mjs";
+
+export class Scene {
+  constructor({ stack, encodings, deadlineMs, binary, folder, reference }) {
+    this.stack = stack;
+    this.encodings = encodings;
+    this.binary = binary;
+    /** A folder of this case alone. */
+    this.folder = folder;
+    /** True when the engine under test is the published one. */
+    this.reference = reference;
+    this.deadlineMs = deadlineMs;
+    this.end = performance.now() + deadlineMs;
+    this.activity = "starting";
+    this.clients = new Map();
+    this.cleanups = [];
+    /** Logs of processes that the case started itself; shown when it fails. */
+    this.logFiles = [];
+  }
+
+  get engine() {
+    return this.stack.engine;
+  }
+
+  get host() {
+    return this.stack.host;
+  }
+
+  /** The client of a case that runs once per encoding. */
+  get client() {
+    return this.clientFor(this.encodings[0]);
+  }
+
+  clientFor(encoding) {
+    if (!this.clients.has(encoding)) {
+      this.clients.set(encoding, createClient({ endpoint: this.engine.endpoint, encoding }));
+    }
+    return this.clients.get(encoding);
+  }
+
+  /** An actor key that no other case uses. */
+  key(label) {
+    return [label, randomUUID()];
+  }
+
+  /** Says what the case does now; named when the deadline passes. */
+  doing(activity) {
+    this.activity = activity;
+  }
+
+  get remainingMs() {
+    return Math.max(0, this.end - performance.now());
+  }
+
+  async until(what, condition) {
+    this.doing(`waiting for ${what}`);
+    return until(what, condition, { deadlineMs: this.remainingMs });
+  }
+
+  /** Runs `step` at the end of the case, passed or not. */
+  atEnd(step) {
+    this.cleanups.unshift(step);
+  }
+
+  api(method, path, body) {
+    return call(this.engine.endpoint, method, path, body);
+  }
+
+  /** The engine's record of an actor. */
+  async record(actorId) {
+    const answer = await this.api("GET", `/actors?namespace=default&actor_ids=${actorId}`);
+    return answer.json.actors[0];
+  }
+
+  /** Waits until the engine counts exactly `count` actors on this stack's first host. */
+  hosting(count) {
+    return this.until(`the host to have ${count} actors`, async () => (await this.host.listing())?.slots === count);
+  }
+
+  /** Waits until the actor is asleep, or at least told to sleep: a request from now on reaches its next instance. */
+  asleep(actorId) {
+    return this.until(`actor ${actorId} to be asleep`, async () => (await this.record(actorId)).sleep_ts !== null);
+  }
+
+  /** Waits, without sending a request to the actor, until the engine has woken it. */
+  awake(actorId) {
+    return this.until(`actor ${actorId} to be awake`, async () => {
+      const record = await this.record(actorId);
+      return record.sleep_ts === null && record.connectable_ts !== null;
+    });
+  }
+
+  /** Runs the body of a case under the deadline of the case. */
+  play(body) {
+    return within("the case to end", body(this), this.deadlineMs);
+  }
+
+  async close() {
+    const clients = [...this.clients.values()].map((client) => client.dispose());
+    await within("clients to be disposed", Promise.allSettled(clients), 3_000).catch(() => {});
+    for (const cleanup of this.cleanups) await cleanup();
+  }
+}

@@ -1,0 +1,32 @@
+//! Limits of an actor's data, each with its unit and section of `spec/storage.md`.
+
+/// Size of a SQLite page, in bytes (6.2).
+pub const PAGE_BYTES: usize = 4096;
+/// Pages in a shard: segments of a staged commit begin at a multiple of it (6.2, 6.7).
+pub const SHARD_PAGES: u32 = 64;
+/// Pages that one commit may carry (6.6).
+pub const COMMIT_MAX_PAGES: usize = 320;
+/// Page numbers that the pages of one segment span: five shards (6.7).
+pub const SEGMENT_SPAN_PAGES: u32 = 5 * SHARD_PAGES;
+/// Pages that a staged commit may carry in all: 128 MiB (6.7).
+pub const STAGE_MAX_PAGES: u32 = 32_768;
+/// Page numbers in one read (6.6: 8,192; 18.3: hosts may be configured to ask for this many).
+pub const READ_MAX_PAGES: usize = 16_384;
+
+/// Length of a key, in bytes (3.4).
+pub const KV_KEY_MAX_BYTES: usize = 2048;
+/// Length of a value, in bytes (3.4).
+pub const KV_VALUE_MAX_BYTES: usize = 128 * 1024;
+/// Keys in one get, put or delete (3.4).
+pub const KV_MAX_KEYS: usize = 128;
+/// Keys and values of one put, in bytes (3.4).
+pub const KV_PUT_MAX_BYTES: usize = 976 * 1024;
+/// Entries in a list that does not say how many (3.3).
+pub const KV_LIST_DEFAULT_ENTRIES: u64 = 16_384;
+/// Entries as they are stored, in bytes, above which a list is refused (`decisions.md` 19).
+pub const KV_LIST_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// What an entry costs of the storage limit besides its key and value, in bytes (12.1).
+pub const KV_ENTRY_OVERHEAD_BYTES: u64 = 32;
+
+/// Bytes that one actor may store unless configured otherwise: 10 GiB (3.4, 12.1).
+pub const DEFAULT_MAX_STORAGE_BYTES: u64 = 10 * 1024 * 1024 * 1024;

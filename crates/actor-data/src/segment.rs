@@ -1,0 +1,44 @@
+//! A segment of a staged commit: notes that the span of pages from some page on was staged.
+//!
+//! Key: `44`, actor id (18), number of the staged commit (8), first page of the span (4).
+//!
+//! | Value | Bytes | |
+//! |---|---|---|
+//! | version | 1 | 1 |
+
+use bytes::Bytes;
+use protocol::id::Id;
+
+use crate::record::{self, Damaged, Subspace};
+
+/// The value.
+pub(crate) const VALUE: &[u8] = &[1];
+
+pub(crate) fn key(actor: &Id, stage: u64, first_pgno: u32) -> Bytes {
+    record::key(Subspace::Segment, actor, &[&stage.to_be_bytes(), &first_pgno.to_be_bytes()])
+}
+
+/// First page of a segment.
+pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<u32, Damaged> {
+    let first_pgno = record::last_u32(key).filter(|_| value == VALUE);
+    first_pgno.ok_or(Damaged { record: "segment" })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn round_trips(actor: [u8; 18], stage: u64, first_pgno: u32) {
+            prop_assert_eq!(decode(&key(&Id::from_bytes(actor), stage, first_pgno), VALUE), Ok(first_pgno));
+        }
+    }
+
+    #[test]
+    fn another_version_is_damaged() {
+        assert!(decode(&key(&Id::NIL, 1, 64), &[2]).is_err());
+    }
+}

@@ -1,0 +1,185 @@
+//! Namespaces, pool configurations and declared actor names: small, read on every request, written rarely.
+//!
+//! Everything but the names is held in memory and written through, so that a read always sees the latest write.
+
+mod namespace_rules;
+pub(crate) mod pool_config;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use protocol::id::{Id, NamespaceId};
+use serde_json::{Map, Value};
+use store::{Batch, Scan, Store};
+
+use crate::error::{ApiError, StartError};
+use crate::records::namespace::Namespace;
+use crate::records::{actor_name, namespace, pool};
+pub(crate) use pool_config::{PoolConfig, PoolKind};
+
+/// The namespace that every engine has.
+const DEFAULT_NAMESPACE: (&str, &str) = ("default", "Default");
+/// Most bytes that one scan of the catalog reads.
+const SCAN_MAX_BYTES: usize = 64 * protocol::limits::MIB;
+
+/// A pool as it is known to this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool {
+    pub(crate) config: PoolConfig,
+    /// Envoy protocol version last seen of its hosts.
+    pub(crate) protocol_version: Option<u16>,
+}
+
+#[derive(Default)]
+struct Known {
+    namespaces: BTreeMap<String, Arc<Namespace>>,
+    pools: BTreeMap<(NamespaceId, String), Arc<Pool>>,
+}
+
+/// The catalog; clone freely.
+#[derive(Clone)]
+pub(crate) struct Catalog {
+    store: Store,
+    known: Arc<RwLock<Known>>,
+    datacenter_label: u16,
+    /// Creations of namespaces and pools are rare; one at a time keeps names unique.
+    writing: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Catalog {
+    /// Reads the catalog, and makes the default namespace when there is none.
+    pub(crate) async fn load(store: Store, datacenter_label: u16) -> Result<Self, StartError> {
+        let mut known = Known::default();
+        for (key, value) in store.scan(everything(namespace::all())).await? {
+            let namespace = Arc::new(namespace::parse(&key, value)?);
+            known.namespaces.insert(namespace.name.clone(), namespace);
+        }
+        for (key, value) in store.scan(everything(pool::all())).await? {
+            let config = PoolConfig::from_stored(&value)?;
+            known.pools.insert(pool::parse_key(&key)?, Arc::new(Pool { config, protocol_version: None }));
+        }
+        let catalog = Self { store, known: Arc::new(RwLock::new(known)), datacenter_label, writing: Arc::default() };
+        let (name, display_name) = DEFAULT_NAMESPACE;
+        if catalog.namespace(name).is_none() {
+            catalog.put_namespace(name, display_name).await?;
+        }
+        Ok(catalog)
+    }
+
+    pub(crate) fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
+        self.known.read().namespaces.get(name).cloned()
+    }
+
+    /// All namespaces, by name.
+    pub(crate) fn namespaces(&self) -> Vec<Arc<Namespace>> {
+        self.known.read().namespaces.values().cloned().collect()
+    }
+
+    pub(crate) async fn create_namespace(&self, name: &str, display_name: &str) -> Result<Arc<Namespace>, ApiError> {
+        namespace_rules::check(name, display_name)?;
+        let _one_at_a_time = self.writing.lock().await;
+        if self.namespace(name).is_some() {
+            return Err(ApiError::NamespaceNameNotUnique);
+        }
+        Ok(self.put_namespace(name, display_name).await?)
+    }
+
+    async fn put_namespace(&self, name: &str, display_name: &str) -> Result<Arc<Namespace>, store::StoreError> {
+        let namespace = Arc::new(Namespace {
+            namespace_id: new_id(self.datacenter_label),
+            name: name.to_owned(),
+            display_name: display_name.to_owned(),
+            create_ts: crate::clock::now(),
+        });
+        let mut batch = Batch::new();
+        batch.put(namespace::key(namespace.namespace_id), namespace::value(&namespace));
+        self.store.write(batch).await?;
+        self.known.write().namespaces.insert(namespace.name.clone(), namespace.clone());
+        Ok(namespace)
+    }
+
+    pub(crate) fn pool(&self, namespace: NamespaceId, name: &str) -> Option<Arc<Pool>> {
+        self.known.read().pools.get(&(namespace, name.to_owned())).cloned()
+    }
+
+    /// A namespace's pools, by name.
+    pub(crate) fn pools(&self, namespace: NamespaceId) -> Vec<(String, Arc<Pool>)> {
+        let known = self.known.read();
+        let of_namespace = known.pools.range((namespace, String::new())..);
+        of_namespace
+            .take_while(|((owner, _), _)| *owner == namespace)
+            .map(|((_, name), pool)| (name.clone(), pool.clone()))
+            .collect()
+    }
+
+    /// Writes a pool's configuration; returns whether its endpoint changed (`spec/engine-api.md` 8.5).
+    pub(crate) async fn put_pool(&self, namespace: NamespaceId, name: &str, config: PoolConfig) -> Result<bool, ApiError> {
+        let _one_at_a_time = self.writing.lock().await;
+        let old = self.pool(namespace, name);
+        let changed = config.endpoint_differs_from(old.as_ref().map(|old| &old.config));
+        let mut batch = Batch::new();
+        batch.put(pool::key(namespace, name), config.to_stored());
+        self.store.write(batch).await?;
+        let protocol_version = old.and_then(|old| old.protocol_version);
+        let pool = Arc::new(Pool { config, protocol_version });
+        self.known.write().pools.insert((namespace, name.to_owned()), pool);
+        Ok(changed)
+    }
+
+    pub(crate) async fn delete_pool(&self, namespace: NamespaceId, name: &str) -> Result<(), ApiError> {
+        let _one_at_a_time = self.writing.lock().await;
+        let mut batch = Batch::new();
+        batch.delete(pool::key(namespace, name));
+        self.store.write(batch).await?;
+        self.known.write().pools.remove(&(namespace, name.to_owned()));
+        Ok(())
+    }
+
+    /// Remembers the protocol version that a pool's hosts speak.
+    pub(crate) fn saw_protocol_version(&self, namespace: NamespaceId, name: &str, version: u16) {
+        let mut known = self.known.write();
+        if let Some(pool) = known.pools.get_mut(&(namespace, name.to_owned()))
+            && pool.protocol_version != Some(version)
+        {
+            *pool = Arc::new(Pool { config: pool.config.clone(), protocol_version: Some(version) });
+        }
+    }
+
+    /// Adds actor names that a host declares, with their metadata. Text that is no JSON object counts as an empty one.
+    pub(crate) async fn declare_actor_names(
+        &self,
+        namespace: NamespaceId,
+        names: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), store::StoreError> {
+        let mut batch = Batch::new();
+        for (name, metadata) in names {
+            let object = serde_json::from_str::<Map<String, Value>>(&metadata).unwrap_or_default();
+            batch.put(actor_name::key(namespace, &name), Value::Object(object).to_string());
+        }
+        self.store.write(batch).await
+    }
+
+    /// Declared actor names with their metadata, in order, after `after`.
+    pub(crate) async fn actor_names(
+        &self,
+        namespace: NamespaceId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Value)>, ApiError> {
+        let (start, end) = actor_name::range_after(namespace, after);
+        let rows = self.store.scan(Scan { start, end, reverse: false, limit, max_bytes: SCAN_MAX_BYTES }).await?;
+        let parse = |value: &Bytes| serde_json::from_slice(value).unwrap_or(Value::Object(Map::new()));
+        Ok(rows.iter().map(|(key, value)| (actor_name::name(key), parse(value))).collect())
+    }
+}
+
+fn everything((start, end): (Bytes, Bytes)) -> Scan {
+    Scan { start, end, reverse: false, limit: usize::MAX, max_bytes: usize::MAX }
+}
+
+/// A fresh id.
+pub(crate) fn new_id(datacenter_label: u16) -> Id {
+    Id::from_parts(*uuid::Uuid::new_v4().as_bytes(), datacenter_label)
+}

@@ -1,0 +1,249 @@
+//! Reading one host's connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actor_data::ActorData;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::SplitStream;
+use gateway::{ClientStream, EnvoyLink, Tunnels};
+use http::Request;
+use http::header::SEC_WEBSOCKET_PROTOCOL;
+use hyper::body::Incoming;
+use lifecycle::actor::EnvoyKey;
+use lifecycle::envoy::is_silent;
+use protocol::envoy::{ProtocolMetadata, ToEnvoy, ToRivet, ToRivetMetadata};
+use protocol::limits;
+use serde_json::{Map, Value};
+use subtle::ConstantTimeEq;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_websockets::WebSocketStream;
+
+use super::error::EnvoyClose;
+use super::params::{self, ConnectParams};
+use super::storage::{StorageLanes, StorageRequest};
+use super::{events, pump, writer};
+use crate::catalog::Catalog;
+use crate::clock;
+use crate::config::Secret;
+use crate::hosts::{Connected, Host, Hosts};
+use crate::scheduler::Scheduler;
+
+/// Random addition to the ping interval, so that many hosts do not ping in step.
+const PING_JITTER_MS: u64 = 128;
+
+/// What the connections of hosts need of the engine.
+pub(crate) struct EnvoyContext {
+    pub(crate) catalog: Catalog,
+    pub(crate) hosts: Hosts,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) tunnels: Tunnels,
+    pub(crate) data: ActorData,
+    pub(crate) admin_token: Option<Secret>,
+    pub(crate) ping_interval: Duration,
+    /// First message of every connection.
+    pub(crate) init: ProtocolMetadata,
+    pub(crate) shutdown: watch::Receiver<bool>,
+    /// Dropped with the last connection, which tells the engine that all hosts have been told to go.
+    pub(crate) _alive: mpsc::Sender<()>,
+}
+
+/// A host that may connect.
+struct Admitted {
+    host: Arc<Host>,
+    params: ConnectParams,
+}
+
+/// Takes over a connection that is about to be upgraded. Refusals reach the host as close frames.
+pub(crate) fn accept(context: Arc<EnvoyContext>, mut request: Request<Incoming>, ray: Arc<str>) {
+    let admitted = admit(&context, &request);
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let Some(socket) = gateway::websocket_stream(upgraded, limits::ENVOY_FRAME_MAX_BYTES) else { return };
+        match admitted {
+            Ok(admitted) => Connection::run(context, socket, admitted, &ray).await,
+            Err(refusal) => {
+                tracing::warn!(%refusal, "host refused");
+                writer::close(socket, refusal, &ray).await;
+            }
+        }
+    });
+}
+
+fn admit(context: &EnvoyContext, request: &Request<Incoming>) -> Result<Admitted, EnvoyClose> {
+    let params = params::parse(request.uri().query().unwrap_or_default())?;
+    check_token(context, request)?;
+    let namespace = context.catalog.namespace(&params.namespace).ok_or(EnvoyClose::NamespaceNotFound)?;
+    let namespace = namespace.namespace_id;
+    context.catalog.pool(namespace, &params.pool_name).ok_or(EnvoyClose::NoRunnerConfig)?;
+    context.catalog.saw_protocol_version(namespace, &params.pool_name, params.protocol_version);
+    let key = EnvoyKey::new(&params.envoy_key);
+    let host = context.hosts.get_or_insert(namespace, &key, &params.pool_name, clock::now());
+    Ok(Admitted { host, params })
+}
+
+fn check_token(context: &EnvoyContext, request: &Request<Incoming>) -> Result<(), EnvoyClose> {
+    let Some(wanted) = &context.admin_token else { return Ok(()) };
+    let offered = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL);
+    let given = offered
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .find_map(|entry| entry.trim().strip_prefix("rivet_token."))
+        .ok_or(EnvoyClose::MissingToken)?;
+    match bool::from(given.as_bytes().ct_eq(wanted.expose().as_bytes())) {
+        true => Ok(()),
+        false => Err(EnvoyClose::Forbidden),
+    }
+}
+
+struct Connection {
+    context: Arc<EnvoyContext>,
+    host: Arc<Host>,
+    link: EnvoyLink,
+    storage: StorageLanes,
+}
+
+/// Why reading has ended.
+enum End {
+    /// The host has closed, or its connection broke.
+    ByHost,
+    /// The engine closes.
+    ByEngine(EnvoyClose),
+}
+
+impl Connection {
+    async fn run(context: Arc<EnvoyContext>, socket: WebSocketStream<ClientStream>, admitted: Admitted, ray: &str) {
+        let Admitted { host, params } = admitted;
+        let session = context.hosts.next_session();
+        let (link, outbox) = EnvoyLink::new(host.id, session, params.protocol_version);
+        let (sink, stream) = socket.split();
+        let (close, closing) = mpsc::channel(1);
+        let writer = tokio::spawn(writer::run(sink, outbox, params.protocol_version, closing, ray.to_owned()));
+        // The init message is the first in the queue, before the connection is known to anybody else.
+        let _ = link.send_now(ToEnvoy::Init(context.init.clone()));
+        let connected = Connected { pool: params.pool_name, version: params.version, link: link.clone() };
+        context.scheduler.host_connected(&host, connected);
+        let pump = tokio::spawn(pump::run(context.clone(), host.clone(), link.clone()));
+        tracing::info!(envoy_key = %host.key, version = params.version, "host connected");
+
+        let storage = StorageLanes::new(context.data.clone(), host.clone(), link.clone());
+        let connection = Self { context, host, link, storage };
+        let end = connection.read(stream).await;
+        match end {
+            End::ByHost => tracing::info!(envoy_key = %connection.host.key, "host disconnected"),
+            End::ByEngine(why) => tracing::info!(envoy_key = %connection.host.key, %why, "host connection closed"),
+        }
+        pump.abort();
+        connection.context.scheduler.host_disconnected(&connection.host, session);
+        if let End::ByEngine(why) = end {
+            // A writer that has ended by itself needs no order.
+            let _ = close.send(why).await;
+        } else {
+            drop(close);
+        }
+        writer::finish(writer).await;
+    }
+
+    async fn read(&self, mut stream: SplitStream<WebSocketStream<ClientStream>>) -> End {
+        let mut shutdown = self.context.shutdown.clone();
+        let mut next_ping = Instant::now();
+        loop {
+            tokio::select! {
+                frame = stream.next() => match frame {
+                    Some(Ok(message)) if message.is_binary() => {
+                        if let Err(why) = self.handle(Bytes::from(message.into_payload())).await {
+                            return End::ByEngine(why);
+                        }
+                    }
+                    Some(Ok(message)) if message.is_close() => return End::ByHost,
+                    // Text, pings and pongs carry nothing (`spec/envoy-protocol.md` 2.4).
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        tracing::warn!(envoy_key = %self.host.key, %error, "host connection broke");
+                        return End::ByHost;
+                    }
+                    None => return End::ByHost,
+                },
+                () = tokio::time::sleep_until(next_ping) => {
+                    if is_silent(self.host.link_state(), clock::now(), self.context.hosts.rules()) {
+                        return End::ByEngine(EnvoyClose::TimedOut);
+                    }
+                    let now = clock::now();
+                    self.host.pinged(now);
+                    let _ = self.link.send_now(ToEnvoy::Ping { ts: now });
+                    let jitter = Duration::from_millis(rand::random::<u64>() % PING_JITTER_MS);
+                    next_ping = Instant::now() + self.context.ping_interval + jitter;
+                }
+                () = self.link.replaced() => return End::ByEngine(EnvoyClose::Eviction),
+                () = crate::engine::stopping(&mut shutdown) => return End::ByEngine(EnvoyClose::GoingAway),
+            }
+        }
+    }
+
+    /// Hands a frame on. One that cannot be decoded is logged and skipped: the connection carries many actors.
+    async fn handle(&self, frame: Bytes) -> Result<(), EnvoyClose> {
+        let message = match ToRivet::decode(frame, self.link.protocol_version()) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::warn!(envoy_key = %self.host.key, %error, "frame ignored");
+                return Ok(());
+            }
+        };
+        match message {
+            ToRivet::TunnelMessage(message) => self.context.tunnels.deliver(self.host.id, self.link.session(), message),
+            ToRivet::Pong { ts } => self.host.ponged(ts, clock::now()),
+            ToRivet::Events(list) => events::events(&self.context.scheduler, &self.host, list).await?,
+            ToRivet::AckCommands(acks) => events::command_acks(&self.context.scheduler, &self.host, acks).await?,
+            ToRivet::Stopping => self.context.scheduler.host_stopping(&self.host),
+            ToRivet::Metadata(metadata) => self.metadata(metadata).await,
+            ToRivet::KvRequest(request) => self.storage.push(StorageRequest::Kv(request)).await,
+            ToRivet::SqliteGetPages { request_id, data } => {
+                self.storage.push(StorageRequest::GetPages(request_id, data)).await;
+            }
+            ToRivet::SqliteCommit { request_id, data } => {
+                self.storage.push(StorageRequest::Commit(request_id, data)).await;
+            }
+            ToRivet::SqliteCommitStageBegin { request_id, data } => {
+                self.storage.push(StorageRequest::StageBegin(request_id, data)).await;
+            }
+            ToRivet::SqliteCommitStageSegment { request_id, data } => {
+                self.storage.push(StorageRequest::StageSegment(request_id, data)).await;
+            }
+            ToRivet::SqliteCommitFinalize { request_id, data } => {
+                self.storage.push(StorageRequest::Finalize(request_id, data)).await;
+            }
+            ToRivet::SqliteExec { request_id, .. } => {
+                self.answer(ToEnvoy::SqliteExec { request_id, data: Err(super::storage::no_remote_sql()) });
+            }
+            ToRivet::SqliteExecute { request_id, .. } => {
+                self.answer(ToEnvoy::SqliteExecute { request_id, data: Err(super::storage::no_remote_sql()) });
+            }
+            ToRivet::SqliteExecuteBatch { request_id, .. } => {
+                self.answer(ToEnvoy::SqliteExecuteBatch { request_id, data: Err(super::storage::no_remote_sql()) });
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&self, message: ToEnvoy) {
+        // A connection that has ended needs no answers.
+        let _ = self.link.send_now(message);
+    }
+
+    async fn metadata(&self, metadata: ToRivetMetadata) {
+        if let Some(names) = metadata.prepopulate_actor_names {
+            let names = names.iter().map(|(name, declared)| (name.to_owned(), declared.metadata.clone()));
+            if let Err(error) = self.context.catalog.declare_actor_names(self.host.namespace_id, names).await {
+                tracing::error!(envoy_key = %self.host.key, %error, "declared actor names cannot be stored");
+            }
+        }
+        if let Some(text) = metadata.metadata {
+            let object = serde_json::from_str::<Map<String, Value>>(&text).unwrap_or_default();
+            self.host.set_metadata(Value::Object(object));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Events and acknowledgements of hosts, as inputs of the actors they speak of.
+
+use lifecycle::actor::{EventKind, Input};
+use protocol::envoy::{ActorIntent, ActorState, Event, EventWrapper, StopCode, ToRivetAckCommands};
+use protocol::id::ActorId;
+
+use super::error::EnvoyClose;
+use crate::hosts::Host;
+use crate::scheduler::Scheduler;
+
+/// Feeds events to their actors, in order. An actor id that is none ends the connection: the host is broken
+/// (`spec/envoy-protocol.md` 2.3).
+pub(super) async fn events(scheduler: &Scheduler, host: &Host, events: Vec<EventWrapper>) -> Result<(), EnvoyClose> {
+    for EventWrapper { checkpoint, inner } in events {
+        let actor: ActorId = checkpoint.actor_id.parse().map_err(|_| EnvoyClose::InvalidPacket)?;
+        let input = Input::Event {
+            host: host.key.clone(),
+            generation: checkpoint.generation,
+            index: checkpoint.index,
+            kind: kind(inner),
+        };
+        scheduler.post_with_room(actor, input).await;
+    }
+    Ok(())
+}
+
+fn kind(event: Event) -> EventKind {
+    match event {
+        Event::ActorIntent { intent: ActorIntent::Sleep } => EventKind::IntentSleep,
+        Event::ActorIntent { intent: ActorIntent::Stop } => EventKind::IntentStop,
+        Event::ActorStateUpdate { state: ActorState::Running } => EventKind::Running,
+        Event::ActorStateUpdate { state: ActorState::Stopped { code, message } } => {
+            let error = match code {
+                StopCode::Ok => false,
+                StopCode::Error => true,
+            };
+            EventKind::Stopped { error, message }
+        }
+        Event::ActorSetAlarm { alarm_ts } => EventKind::SetAlarm(alarm_ts),
+    }
+}
+
+/// Forgets acknowledged commands. The actor's record remembers it too, so that a start is not repeated after an engine
+/// restart.
+pub(super) async fn command_acks(scheduler: &Scheduler, host: &Host, acks: ToRivetAckCommands) -> Result<(), EnvoyClose> {
+    for checkpoint in acks.last_command_checkpoints {
+        let actor: ActorId = checkpoint.actor_id.parse().map_err(|_| EnvoyClose::InvalidPacket)?;
+        let (generation, index) = (checkpoint.generation, checkpoint.index);
+        host.commands_acknowledged(actor, generation, index);
+        if host.generation_of(actor) == Some(generation) {
+            let input = Input::CommandsAcked { host: host.key.clone(), generation, index };
+            scheduler.post_with_room(actor, input).await;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! The connections of hosts: `/envoys/connect` (`spec/envoy-protocol.md` 2 and 7).
+//!
+//! Two tasks per connection carry the traffic: [`connection`] reads and hands each frame on, [`writer`] drains the queue. A
+//! third one ([`pump`]) turns waiting commands and acknowledgements into messages.
+
+mod connection;
+mod error;
+mod events;
+mod params;
+mod pump;
+mod storage;
+mod writer;
+
+pub(crate) use connection::{EnvoyContext, accept};

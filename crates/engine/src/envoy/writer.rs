@@ -1,0 +1,86 @@
+//! Writing one host's connection.
+
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use futures_util::stream::SplitSink;
+use gateway::{ClientStream, Outbox, Outgoing};
+use protocol::error::close_reason;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_websockets::{CloseCode, Message, WebSocketStream};
+
+use super::error::EnvoyClose;
+
+/// Messages that are encoded before they are written together.
+const BATCH: usize = 256;
+/// A writer that is still busy this long after the end of reading is stopped: its host does not read.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+
+type Socket = WebSocketStream<ClientStream>;
+
+/// Writes queued messages, all that wait in one go, until it is told to close or the connection breaks.
+pub(super) async fn run(
+    mut sink: SplitSink<Socket, Message>,
+    mut outbox: Outbox,
+    protocol_version: u16,
+    mut closing: mpsc::Receiver<EnvoyClose>,
+    ray: String,
+) {
+    let mut batch: Vec<Outgoing> = Vec::with_capacity(BATCH);
+    loop {
+        tokio::select! {
+            biased;
+            why = closing.recv() => {
+                if let Some(why) = why {
+                    let _ = sink.send(close_message(why, &ray)).await;
+                }
+                return;
+            }
+            count = outbox.messages.recv_many(&mut batch, BATCH) => {
+                if count == 0 || write(&mut sink, &batch, protocol_version).await.is_err() {
+                    return;
+                }
+                // Only now: what was queued keeps its share of the byte budget until it is written.
+                batch.clear();
+            }
+        }
+    }
+}
+
+async fn write(
+    sink: &mut SplitSink<Socket, Message>,
+    batch: &[Outgoing],
+    protocol_version: u16,
+) -> Result<(), tokio_websockets::Error> {
+    for outgoing in batch {
+        match outgoing.message.to_frame(protocol_version) {
+            Ok(frame) => sink.feed(Message::binary(frame)).await?,
+            Err(error) => tracing::error!(%error, "a message cannot be expressed in the host's protocol version"),
+        }
+    }
+    sink.flush().await
+}
+
+/// Waits for a writer that was told to close.
+pub(super) async fn finish(mut writer: JoinHandle<()>) {
+    if timeout(FINISH_TIMEOUT, &mut writer).await.is_err() {
+        writer.abort();
+    }
+}
+
+/// Refuses a connection that was just opened.
+pub(super) async fn close(mut socket: Socket, why: EnvoyClose, ray: &str) {
+    let handshake = async {
+        socket.send(close_message(why, ray)).await?;
+        socket.close().await
+    };
+    // A host that does not answer is dropped.
+    let _ = timeout(FINISH_TIMEOUT, handshake).await;
+}
+
+fn close_message(why: EnvoyClose, ray: &str) -> Message {
+    let code = CloseCode::try_from(why.close_code()).unwrap_or(CloseCode::INTERNAL_SERVER_ERROR);
+    Message::close(Some(code), &close_reason(&why, ray))
+}

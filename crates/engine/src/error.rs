@@ -1,0 +1,311 @@
+//! Failures that the engine answers management calls with (`spec/engine-api.md` 5.3), and why it may not start.
+
+use protocol::error::{Coded, Surface};
+use serde_json::{Map, Value};
+
+/// A failure of a management call, or of creating an actor through the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The request cannot be understood.
+    #[error("Request is invalid: {reason}")]
+    BadRequest {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The token is missing or wrong.
+    #[error("Access denied: {reason}")]
+    Forbidden {
+        /// Which of the two.
+        reason: &'static str,
+    },
+    /// There is no such route.
+    #[error("The requested resource was not found")]
+    NotFound,
+    /// The request makes no sense.
+    #[error("{message}")]
+    InvalidInput {
+        /// Why.
+        message: String,
+    },
+    /// A list call names too many actors.
+    #[error("Too many actor IDs provided. Maximum is {max}, got {count}")]
+    TooManyActorIds {
+        /// How many it named.
+        count: usize,
+        /// How many it may name.
+        max: usize,
+    },
+    /// Unknown namespace.
+    #[error("The namespace does not exist.")]
+    NamespaceNotFound,
+    /// A namespace with this name exists.
+    #[error("Namespace name must be unique.")]
+    NamespaceNameNotUnique,
+    /// The namespace breaks a rule.
+    #[error("Failed to create namespace: {reason}")]
+    NamespaceFailedToCreate {
+        /// Which.
+        reason: &'static str,
+    },
+    /// Unknown datacenter.
+    #[error("The provided datacenter does not exist.")]
+    DatacenterNotFound,
+    /// Unknown or destroyed actor.
+    #[error("The actor does not exist or was destroyed.")]
+    ActorNotFound,
+    /// The actor key is empty.
+    #[error("Key label cannot be empty.")]
+    EmptyKey,
+    /// The actor key is too long.
+    #[error("Key label too large (max {max_size} bytes): {key_preview}")]
+    KeyTooLarge {
+        /// Bytes allowed.
+        max_size: usize,
+        /// The beginning of the key.
+        key_preview: String,
+    },
+    /// The actor name is empty.
+    #[error("Actor name cannot be empty.")]
+    EmptyName,
+    /// The actor name is too long.
+    #[error("Actor name too long (max {max_size} characters).")]
+    NameTooLong {
+        /// Characters allowed.
+        max_size: usize,
+    },
+    /// The key is taken.
+    #[error("Actor key '{key}' already in use for actor '{existing_actor_id}'")]
+    DuplicateKey {
+        /// The key.
+        key: String,
+        /// Who holds it.
+        existing_actor_id: String,
+    },
+    /// The actor's input is too large.
+    #[error("Input too large (max {max_size}).")]
+    InputTooLarge {
+        /// Bytes allowed.
+        max_size: usize,
+    },
+    /// Too many creations in a namespace.
+    #[error("Too many actors created at once. Try again later.")]
+    CreationRateLimit,
+    /// The pool has no configuration.
+    #[error(
+        "No runner config with name '{pool_name}' are available in any datacenter for the namespace '{namespace}'. Validate a provider is listed that matches the requested pool name."
+    )]
+    NoRunnerConfigConfigured {
+        /// Namespace name.
+        namespace: String,
+        /// Pool name.
+        pool_name: String,
+    },
+    /// The KV entry does not exist.
+    #[error("The KV key does not exist for this actor.")]
+    KvKeyNotFound,
+    /// The pool configuration breaks a rule.
+    #[error("Invalid runner config: {reason}")]
+    RunnerConfigInvalid {
+        /// Which.
+        reason: String,
+    },
+    /// This engine cannot do that yet.
+    #[error("{what} is not available in this version of the engine.")]
+    NotImplemented {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// The engine failed. The cause is in the log.
+    #[error("An internal error occurred")]
+    Internal,
+}
+
+impl Coded for ApiError {
+    fn group(&self) -> &'static str {
+        match self {
+            Self::BadRequest { .. } | Self::Forbidden { .. } | Self::NotFound | Self::NotImplemented { .. } => "api",
+            Self::InvalidInput { .. } | Self::TooManyActorIds { .. } => "validation",
+            Self::NamespaceNotFound | Self::NamespaceNameNotUnique | Self::NamespaceFailedToCreate { .. } => "namespace",
+            Self::DatacenterNotFound => "datacenter",
+            Self::ActorNotFound
+            | Self::EmptyKey
+            | Self::KeyTooLarge { .. }
+            | Self::EmptyName
+            | Self::NameTooLong { .. }
+            | Self::DuplicateKey { .. }
+            | Self::InputTooLarge { .. }
+            | Self::CreationRateLimit
+            | Self::NoRunnerConfigConfigured { .. }
+            | Self::KvKeyNotFound => "actor",
+            Self::RunnerConfigInvalid { .. } => "runner_config",
+            Self::Internal => "core",
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest { .. } => "bad_request",
+            Self::Forbidden { .. } => "forbidden",
+            Self::NotFound | Self::NamespaceNotFound | Self::DatacenterNotFound | Self::ActorNotFound => "not_found",
+            Self::InvalidInput { .. } => "invalid_input",
+            Self::TooManyActorIds { .. } => "too_many_actor_ids",
+            Self::NamespaceNameNotUnique => "name_not_unique",
+            Self::NamespaceFailedToCreate { .. } => "failed_to_create",
+            Self::EmptyKey => "empty_key",
+            Self::KeyTooLarge { .. } => "key_too_large",
+            Self::EmptyName => "empty_name",
+            Self::NameTooLong { .. } => "name_too_long",
+            Self::DuplicateKey { .. } => "duplicate_key",
+            Self::InputTooLarge { .. } => "input_too_large",
+            Self::CreationRateLimit => "creation_rate_limit",
+            Self::NoRunnerConfigConfigured { .. } => "no_runner_config_configured",
+            Self::KvKeyNotFound => "kv_key_not_found",
+            Self::RunnerConfigInvalid { .. } => "invalid",
+            Self::NotImplemented { .. } => "not_implemented",
+            Self::Internal => "internal_error",
+        }
+    }
+
+    fn status(&self, surface: Surface) -> u16 {
+        match (self, surface) {
+            (Self::NotFound, _) | (Self::ActorNotFound, Surface::Gateway) => 404,
+            (Self::Forbidden { .. }, _) => 403,
+            (Self::CreationRateLimit, Surface::Gateway) => 429,
+            (Self::NotImplemented { .. }, _) => 501,
+            (Self::Internal, _) => 500,
+            (
+                Self::BadRequest { .. }
+                | Self::InvalidInput { .. }
+                | Self::TooManyActorIds { .. }
+                | Self::NamespaceNotFound
+                | Self::NamespaceNameNotUnique
+                | Self::NamespaceFailedToCreate { .. }
+                | Self::DatacenterNotFound
+                | Self::ActorNotFound
+                | Self::EmptyKey
+                | Self::KeyTooLarge { .. }
+                | Self::EmptyName
+                | Self::NameTooLong { .. }
+                | Self::DuplicateKey { .. }
+                | Self::InputTooLarge { .. }
+                | Self::CreationRateLimit
+                | Self::NoRunnerConfigConfigured { .. }
+                | Self::KvKeyNotFound
+                | Self::RunnerConfigInvalid { .. },
+                Surface::Api | Surface::Gateway,
+            ) => 400,
+        }
+    }
+
+    fn metadata(&self) -> Map<String, Value> {
+        let pairs: Vec<(&str, Value)> = match self {
+            Self::BadRequest { reason } | Self::RunnerConfigInvalid { reason } => vec![("reason", reason.as_str().into())],
+            Self::Forbidden { reason } | Self::NamespaceFailedToCreate { reason } => vec![("reason", (*reason).into())],
+            Self::InvalidInput { message } => vec![("message", message.as_str().into())],
+            Self::TooManyActorIds { count, max } => vec![("count", (*count).into()), ("max", (*max).into())],
+            Self::KeyTooLarge { max_size, key_preview } => {
+                vec![("max_size", (*max_size).into()), ("key_preview", key_preview.as_str().into())]
+            }
+            Self::NameTooLong { max_size } | Self::InputTooLarge { max_size } => vec![("max_size", (*max_size).into())],
+            Self::DuplicateKey { key, existing_actor_id } => {
+                vec![("existing_actor_id", existing_actor_id.as_str().into()), ("key", key.as_str().into())]
+            }
+            Self::NoRunnerConfigConfigured { namespace, pool_name } => {
+                vec![("namespace", namespace.as_str().into()), ("pool_name", pool_name.as_str().into())]
+            }
+            Self::NotFound
+            | Self::NamespaceNotFound
+            | Self::NamespaceNameNotUnique
+            | Self::DatacenterNotFound
+            | Self::ActorNotFound
+            | Self::EmptyKey
+            | Self::EmptyName
+            | Self::CreationRateLimit
+            | Self::KvKeyNotFound
+            | Self::NotImplemented { .. }
+            | Self::Internal => Vec::new(),
+        };
+        pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+impl From<store::StoreError> for ApiError {
+    fn from(error: store::StoreError) -> Self {
+        tracing::error!(%error, "the store failed");
+        Self::Internal
+    }
+}
+
+impl From<crate::records::CorruptRow> for ApiError {
+    fn from(error: crate::records::CorruptRow) -> Self {
+        tracing::error!(%error, "the store holds a row that cannot be read");
+        Self::Internal
+    }
+}
+
+impl From<actor_data::KvError> for ApiError {
+    fn from(error: actor_data::KvError) -> Self {
+        use actor_data::KvError;
+        match error {
+            KvError::NoActor | KvError::NotCurrent { .. } => Self::ActorNotFound,
+            KvError::Store(error) => error.into(),
+            KvError::Damaged(error) => {
+                tracing::error!(%error, "the store holds a row that cannot be read");
+                Self::Internal
+            }
+            KvError::TooManyKeys
+            | KvError::TooManyEntries
+            | KvError::LengthMismatch
+            | KvError::PutTooLarge
+            | KvError::KeyTooLong
+            | KvError::PrefixTooLong
+            | KvError::StartTooLong
+            | KvError::EndTooLong
+            | KvError::ValueTooLarge
+            | KvError::QuotaExceeded
+            | KvError::ListTooLarge => Self::BadRequest { reason: error.to_string() },
+        }
+    }
+}
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be opened.
+    #[error("{0}")]
+    Store(#[from] store::StoreError),
+    /// The data folder holds something that cannot be read.
+    #[error("{0}")]
+    Corrupt(#[from] crate::records::CorruptRow),
+    /// A listener could not be bound.
+    #[error("the {listener} listener cannot be bound to {address}: {source}")]
+    Bind {
+        /// Which listener.
+        listener: &'static str,
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The configuration asks for something that this version cannot do.
+    #[error("`{key}` is set, but {what} is not available in this version of the engine")]
+    NotImplemented {
+        /// The configuration key.
+        key: &'static str,
+        /// What it would turn on.
+        what: &'static str,
+    },
+}
+
+impl StartError {
+    /// A stable name of the failure, for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Corrupt(_) => "store.corrupt",
+            Self::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => "listener.address_in_use",
+            Self::Bind { .. } => "listener.bind_failed",
+            Self::NotImplemented { .. } => "config.not_implemented",
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The engine as a library: gateway, scheduler, storage and management API in one process.
+//!
+//! [`Engine::start`] runs it with a [`config::Config`]; `rivet-engine` (`main.rs`) is the same behind a command line.
+//! A map of the inside is in `ARCHITECTURE.md`.
+
+mod api;
+mod catalog;
+mod clock;
+pub mod config;
+mod engine;
+mod envoy;
+mod error;
+mod hosts;
+mod metrics;
+mod records;
+mod scheduler;
+mod server;
+
+pub use engine::Engine;
+pub use error::StartError;
+pub use records::CorruptRow;

@@ -1,0 +1,123 @@
+//! `rivet-engine`: the engine behind a command line.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use engine::Engine;
+use engine::config::{Cli, Command, Config, ConfigError, Durability, Loaded, Sources, Start, load, read_sources};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let command = match Cli::parse().into_command() {
+        Ok(command) => command,
+        Err(error) => return failed("cli.unknown_service", &error),
+    };
+    match command {
+        Command::Start(start) => match load_config(&start) {
+            Ok(loaded) => run(loaded),
+            Err(error) => failed(error.code(), &error),
+        },
+        Command::ShowConfig { config_paths } => {
+            let start = Start { config_paths, host: None };
+            match load_config(&start) {
+                Ok(loaded) => show(&loaded.config),
+                Err(error) => failed(error.code(), &error),
+            }
+        }
+    }
+}
+
+fn load_config(start: &Start) -> Result<Loaded, ConfigError> {
+    load(&Sources { host: start.host, ..read_sources(&start.config_paths)? })
+}
+
+/// Says what is wrong in one line, with a stable name.
+fn failed(code: &str, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("Error: [{code}] {error}");
+    ExitCode::FAILURE
+}
+
+fn show(config: &Config) -> ExitCode {
+    match config.show() {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed("config.not_utf8", &error),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command line's own output")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+fn run(loaded: Loaded) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_writer(std::io::stderr)
+        .init();
+    for unused in &loaded.ineffective {
+        tracing::debug!(key = unused.key, reason = unused.reason, "configured without effect");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed("runtime.start", &error),
+    };
+    let served = runtime.block_on(serve(loaded.config));
+    // What is still running belongs to requests whose time is up.
+    runtime.shutdown_background();
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, error }) => failed(&code, &format!("{error:#}")),
+    }
+}
+
+struct Failure {
+    code: String,
+    error: anyhow::Error,
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let (data, durability) = (config.file_system.path.clone(), config.storage.durability);
+    let force_after = config.runtime.force_shutdown_duration.duration();
+    let engine = Engine::start(config)
+        .await
+        .map_err(|error| Failure { code: error.code().to_owned(), error: anyhow::Error::new(error) })?;
+    let address = engine.address();
+    say(&format!(
+        "rivet-engine listens on http://{address}, keeps its data in {}; next: start your app with RIVET_ENDPOINT=http://{address}",
+        data.display()
+    ));
+    if !address.ip().is_loopback() {
+        say("It accepts connections from other machines. Without auth.admin_token anybody who reaches it may manage it.");
+    }
+    match durability {
+        Durability::Fsync => {}
+        Durability::Os => say("storage.durability is \"os\": a power failure may lose what was acknowledged last."),
+    }
+    wait_for_signal().await.map_err(|error| Failure { code: "runtime.signal".into(), error })?;
+    say("rivet-engine stops: open requests finish, hosts reconnect after the restart.");
+    tokio::select! {
+        () = engine.shutdown() => {}
+        () = tokio::time::sleep(force_after) => tracing::warn!("forced shutdown"),
+        // Somebody is impatient.
+        again = wait_for_signal() => drop(again),
+    }
+    Ok(())
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

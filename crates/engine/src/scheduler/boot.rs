@@ -1,0 +1,99 @@
+//! Picking up where the previous process left off.
+
+use std::sync::Arc;
+
+use actor_data::ActorData;
+use gateway::Tunnels;
+use lifecycle::actor::{Command, Phase, StopReason, StopWish};
+use store::{Scan, Store};
+
+use super::{Scheduler, SchedulerConfig};
+use crate::catalog::Catalog;
+use crate::clock;
+use crate::error::StartError;
+use crate::hosts::{Hosts, PendingCommand};
+use crate::records::actor::{self, StoredActor};
+use crate::records::actor_index;
+
+/// Actors that are read in one go.
+const CHUNK: usize = 256;
+
+/// Makes the scheduler and loads every actor that is not asleep. Their hosts count as out of touch since now: they have the
+/// usual time to reconnect.
+pub(crate) async fn load(
+    config: SchedulerConfig,
+    store: Store,
+    data: ActorData,
+    catalog: Catalog,
+    hosts: Hosts,
+    tunnels: Tunnels,
+) -> Result<Scheduler, StartError> {
+    let scheduler = Scheduler::new(config, store, data, catalog, hosts, tunnels);
+    let (start, end) = actor_index::all_active();
+    let rows = scheduler.0.store.scan(Scan { max_bytes: usize::MAX, ..Scan::range(start, end) }).await?;
+    for chunk in rows.chunks(CHUNK) {
+        let ids = chunk.iter().map(|(key, _)| actor_index::actor_at_end(key)).collect::<Result<Vec<_>, _>>()?;
+        let values = scheduler.0.store.get(ids.iter().map(|id| actor::key(*id)).collect()).await?;
+        for (id, value) in ids.into_iter().zip(values) {
+            if let Some(value) = value {
+                scheduler.adopt(Arc::new(actor::parse(id, value)?));
+            }
+        }
+    }
+    for host in scheduler.0.hosts.all() {
+        scheduler.watch_for_loss(host);
+    }
+    let (start, end) = actor_index::all_reclaim();
+    for (key, _) in scheduler.0.store.scan(Scan { max_bytes: usize::MAX, ..Scan::range(start, end) }).await? {
+        scheduler.reclaim(actor_index::actor_at_end(&key)?);
+    }
+    Ok(scheduler)
+}
+
+impl Scheduler {
+    fn adopt(&self, stored: Arc<StoredActor>) {
+        let record = &stored.record;
+        let actor = record.identity.actor_id;
+        let cell = self.enter(actor, |_cell| Some(super::Enter::Nothing));
+        if let Some(host) = record.host() {
+            let identity = &record.identity;
+            let host = self.0.hosts.get_or_insert(identity.namespace_id, host, &identity.pool, clock::now());
+            host.assign(actor, record.generation);
+            for (index, command) in unacknowledged_commands(&stored) {
+                host.queue_command(PendingCommand { actor, generation: record.generation, index, command });
+            }
+        }
+        if matches!(record.phase, Phase::Reallocating { .. }) {
+            self.0.waiting_for_host.lock().insert(actor);
+        }
+        self.0.timers.arm(actor, record.next_deadline());
+        self.publish(&cell, stored, false);
+    }
+}
+
+/// The commands of the present generation that the host may not have got, made from the record: they follow from the phase.
+fn unacknowledged_commands(stored: &StoredActor) -> Vec<(i64, Command)> {
+    let record = &stored.record;
+    let mut commands = Vec::new();
+    let start_is_open = record.acked_command_index < 1;
+    match &record.phase {
+        Phase::Starting { .. } if start_is_open => commands.push((1, Command::Start)),
+        Phase::Stopping { wish, .. } => {
+            if start_is_open {
+                commands.push((1, Command::Start));
+            }
+            if record.acked_command_index < record.last_command_index {
+                let reason = match wish {
+                    StopWish::Sleep { .. } => StopReason::SleepIntent,
+                    StopWish::Destruction => StopReason::StopIntent,
+                    StopWish::Move => StopReason::GoingAway,
+                    StopWish::Destroy => StopReason::Destroy,
+                };
+                commands.push((record.last_command_index, Command::Stop(reason)));
+            }
+        }
+        // A host that reported the actor running has got its start.
+        Phase::Starting { .. } | Phase::Running { .. } | Phase::Sleeping | Phase::Reallocating { .. } | Phase::Destroyed => {}
+    }
+    commands
+}

@@ -1,0 +1,204 @@
+//! An actor's place in memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use gateway::{ActorView, EnvoyLink, Readiness};
+use lifecycle::actor::{Input, Phase};
+use parking_lot::Mutex;
+use protocol::id::ActorId;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::records::actor::StoredActor;
+
+/// Inputs that may wait for one actor before the connection that brings them is read no further.
+const LANE_HIGH_WATER: usize = 1024;
+
+/// What the lane knows of the actor.
+#[derive(Clone)]
+pub(super) enum Loaded {
+    /// Not looked up yet.
+    Unknown,
+    /// There is no such actor.
+    Missing,
+    /// The latest durable state.
+    Here(Arc<StoredActor>),
+}
+
+/// One thing to do.
+pub(super) enum Work {
+    Input(Input),
+    /// Look the actor up and say whether it exists.
+    Load(oneshot::Sender<bool>),
+}
+
+/// What follows from entering a cell.
+pub(super) enum Enter {
+    /// The caller must start the lane.
+    StartLane,
+    /// It runs already.
+    LaneRuns,
+    /// There is nothing to do.
+    Nothing,
+}
+
+#[derive(PartialEq)]
+enum Activity {
+    Idle,
+    Running,
+    /// Off the table; whoever still has the cell must get a new one.
+    Retired,
+}
+
+struct Lane {
+    queue: VecDeque<Work>,
+    activity: Activity,
+    loaded: Loaded,
+}
+
+pub(super) struct ActorCell {
+    pub(super) id: ActorId,
+    lane: Mutex<Lane>,
+    view: watch::Sender<ActorView>,
+    has_room: Notify,
+}
+
+impl ActorCell {
+    pub(super) fn new(id: ActorId) -> Self {
+        let view = ActorView { readiness: Readiness::NotReady, ended_generations: 0 };
+        let lane = Lane { queue: VecDeque::new(), activity: Activity::Idle, loaded: Loaded::Unknown };
+        Self { id, lane: Mutex::new(lane), view: watch::Sender::new(view), has_room: Notify::new() }
+    }
+
+    /// Queues an input. `None`: the cell is retired. A wake that waits already stands for any number of them.
+    pub(super) fn push(&self, input: Input) -> Option<Enter> {
+        let mut lane = self.lane.lock();
+        if lane.activity == Activity::Retired {
+            return None;
+        }
+        let redundant = input == Input::Wake && lane.queue.iter().any(|work| matches!(work, Work::Input(Input::Wake)));
+        if !redundant {
+            lane.queue.push_back(Work::Input(input));
+        }
+        Some(lane.start())
+    }
+
+    /// Waits until the lane has caught up, if it is far behind.
+    pub(super) async fn room(&self) {
+        loop {
+            let has_room = self.has_room.notified();
+            if self.lane.lock().queue.len() < LANE_HIGH_WATER {
+                return;
+            }
+            has_room.await;
+        }
+    }
+
+    /// Subscribes to the actor's state; with a look-up to wait for when it is not known yet. `None`: retired.
+    pub(super) fn subscribe(&self) -> Option<(watch::Receiver<ActorView>, Option<oneshot::Receiver<bool>>, Enter)> {
+        let mut lane = self.lane.lock();
+        if lane.activity == Activity::Retired {
+            return None;
+        }
+        let receiver = self.view.subscribe();
+        match lane.loaded {
+            Loaded::Here(_) => Some((receiver, None, Enter::Nothing)),
+            Loaded::Unknown | Loaded::Missing => {
+                let (done, until_loaded) = oneshot::channel();
+                lane.queue.push_back(Work::Load(done));
+                let enter = lane.start();
+                Some((receiver, Some(until_loaded), enter))
+            }
+        }
+    }
+
+    /// Everything that waits, and what is known so far. `None`: nothing waits, and the lane has ended.
+    pub(super) fn take_work(&self) -> Option<(VecDeque<Work>, Loaded)> {
+        let mut lane = self.lane.lock();
+        if lane.queue.is_empty() {
+            lane.activity = Activity::Idle;
+            return None;
+        }
+        let work = std::mem::take(&mut lane.queue);
+        let loaded = lane.loaded.clone();
+        drop(lane);
+        self.has_room.notify_waiters();
+        Some((work, loaded))
+    }
+
+    /// The latest durable state, if it is in memory.
+    pub(super) fn stored(&self) -> Option<Arc<StoredActor>> {
+        match &self.lane.lock().loaded {
+            Loaded::Here(stored) => Some(stored.clone()),
+            Loaded::Unknown | Loaded::Missing => None,
+        }
+    }
+
+    /// Replaces what is known, and tells whoever watches. `ended`: a generation ended with this change.
+    pub(super) fn publish(&self, loaded: Loaded, link: Option<EnvoyLink>, ended: bool) {
+        let mut lane = self.lane.lock();
+        let readiness = match &loaded {
+            Loaded::Unknown | Loaded::Missing => Readiness::NotReady,
+            Loaded::Here(stored) if stored.record.is_destroyed() => Readiness::Destroyed,
+            Loaded::Here(stored) if stored.record.connectable_host().is_some() => {
+                Readiness::Ready { generation: stored.record.generation, link }
+            }
+            Loaded::Here(_) => Readiness::NotReady,
+        };
+        lane.loaded = loaded;
+        self.view.send_if_modified(|view| {
+            let changed = ended || !same(&view.readiness, &readiness);
+            view.readiness = readiness;
+            view.ended_generations += u64::from(ended);
+            changed
+        });
+    }
+
+    /// Forgets what is known: the store did not say whether a write went through.
+    pub(super) fn forget(&self) {
+        self.lane.lock().loaded = Loaded::Unknown;
+    }
+
+    /// Retires the cell if nothing is going on with the actor and nobody watches it.
+    pub(super) fn retire_if_idle(&self) -> bool {
+        let mut lane = self.lane.lock();
+        let at_rest = match &lane.loaded {
+            Loaded::Unknown | Loaded::Missing => true,
+            Loaded::Here(stored) => matches!(stored.record.phase, Phase::Sleeping | Phase::Destroyed),
+        };
+        let idle = lane.activity == Activity::Idle && lane.queue.is_empty() && at_rest && self.view.receiver_count() == 0;
+        if idle {
+            lane.activity = Activity::Retired;
+        }
+        idle
+    }
+}
+
+impl Lane {
+    fn start(&mut self) -> Enter {
+        if self.activity == Activity::Idle {
+            self.activity = Activity::Running;
+            Enter::StartLane
+        } else {
+            Enter::LaneRuns
+        }
+    }
+}
+
+/// Whether a change of readiness is none for those who watch.
+fn same(old: &Readiness, new: &Readiness) -> bool {
+    match (old, new) {
+        (Readiness::NotReady, Readiness::NotReady) | (Readiness::Destroyed, Readiness::Destroyed) => true,
+        (
+            Readiness::Ready { generation: old_generation, link: old_link },
+            Readiness::Ready { generation: new_generation, link: new_link },
+        ) => {
+            old_generation == new_generation
+                && old_link.as_ref().map(EnvoyLink::session) == new_link.as_ref().map(EnvoyLink::session)
+        }
+        (
+            Readiness::NotReady | Readiness::Destroyed | Readiness::Ready { .. },
+            Readiness::NotReady | Readiness::Destroyed | Readiness::Ready { .. },
+        ) => false,
+    }
+}

@@ -1,0 +1,134 @@
+//! Creating actors (`spec/scheduling.md` 2).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use lifecycle::Ts;
+use lifecycle::actor::{ActorRecord, Identity, Input, World, step};
+use protocol::id::ActorId;
+use protocol::limits;
+use store::{Decision, Reads};
+
+use super::Scheduler;
+use super::persist;
+use crate::catalog::new_id;
+use crate::clock;
+use crate::error::ApiError;
+use crate::records::actor::StoredActor;
+use crate::records::actor_index;
+use crate::records::namespace::Namespace;
+
+/// An actor to be created.
+#[derive(Debug, Clone)]
+pub(crate) struct NewActor {
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) name: String,
+    /// Serialised.
+    pub(crate) key: Option<String>,
+    pub(crate) pool: String,
+    pub(crate) input: Option<Bytes>,
+}
+
+/// The result of a creation.
+pub(crate) enum Created {
+    /// It was made.
+    New(Arc<StoredActor>),
+    /// The key is held by this one.
+    Existing(ActorId),
+}
+
+impl Scheduler {
+    /// Creates an actor and starts it, in one commit: record, key, indexes and the first command.
+    pub(crate) async fn create(&self, new: NewActor) -> Result<Created, ApiError> {
+        check(&new)?;
+        self.check_pool(&new.namespace, &new.pool)?;
+        if !self.0.creation_limit.take(new.namespace.namespace_id, clock::now()) {
+            return Err(ApiError::CreationRateLimit);
+        }
+        let identity = Identity {
+            actor_id: new_id(self.0.config.datacenter_label),
+            namespace_id: new.namespace.namespace_id,
+            name: new.name,
+            key: new.key,
+            pool: new.pool,
+            create_ts: self.next_create_ts(),
+        };
+        let unborn = ActorRecord::new(identity);
+        let candidate = self.0.hosts.choose(unborn.identity.namespace_id, &unborn.identity.pool, clock::now());
+        let world = World { now: clock::now(), rules: &self.0.config.rules, candidate: candidate.as_ref() };
+        let first = step(&unborn, &Input::Wake, &world);
+        let stored = StoredActor { record: first.record, has_input: new.input.is_some() };
+        let batch = persist::creation(&stored, new.input);
+        if let Some(existing) = self.insert_unless_taken(&stored.record, batch).await? {
+            return Ok(Created::Existing(existing));
+        }
+        let stored = Arc::new(stored);
+        if let Some(key) = &stored.record.identity.key {
+            let identity = &stored.record.identity;
+            self.0.keys.insert(identity.namespace_id, &identity.name, key, identity.actor_id);
+        }
+        // The id has just been made up, so nobody else can be at this cell.
+        let cell = self.enter(stored.record.identity.actor_id, |_cell| Some(super::Enter::Nothing));
+        self.perform(&cell, &unborn, stored.clone(), first.commands, false);
+        Ok(Created::New(stored))
+    }
+
+    async fn insert_unless_taken(&self, record: &ActorRecord, batch: store::Batch) -> Result<Option<ActorId>, ApiError> {
+        let identity = &record.identity;
+        let key = identity.key.as_ref().map(|key| actor_index::by_key(identity.namespace_id, &identity.name, key));
+        let Some(key) = key else {
+            self.0.store.write(batch).await?;
+            return Ok(None);
+        };
+        let holder = self
+            .0
+            .store
+            .update(Reads::keys([key]), move |view| match view.get(0) {
+                Some(holder) => Decision::Skip(Some(Bytes::copy_from_slice(holder))),
+                None => Decision::Commit(batch.clone(), None),
+            })
+            .await?;
+        Ok(holder.map(|holder| actor_index::holder(&holder)).transpose()?)
+    }
+
+    /// Fails when a pool has no configuration.
+    pub(crate) fn check_pool(&self, namespace: &Namespace, pool: &str) -> Result<(), ApiError> {
+        match self.0.catalog.pool(namespace.namespace_id, pool) {
+            Some(_) => Ok(()),
+            None => Err(ApiError::NoRunnerConfigConfigured { namespace: namespace.name.clone(), pool_name: pool.to_owned() }),
+        }
+    }
+
+    /// The present time, moved on by a millisecond as often as needed to be unique.
+    fn next_create_ts(&self) -> Ts {
+        let now = clock::now();
+        let after = |last: Ts| Some(now.max(last + 1));
+        match self.0.last_create_ts.fetch_update(Ordering::AcqRel, Ordering::Acquire, after) {
+            Ok(last) | Err(last) => now.max(last + 1),
+        }
+    }
+}
+
+/// The limits of `spec/scheduling.md` 2.1.
+fn check(new: &NewActor) -> Result<(), ApiError> {
+    if new.name.is_empty() {
+        return Err(ApiError::EmptyName);
+    }
+    if new.name.chars().count() > limits::ACTOR_NAME_MAX_CHARS {
+        return Err(ApiError::NameTooLong { max_size: limits::ACTOR_NAME_MAX_CHARS });
+    }
+    if let Some(key) = &new.key {
+        if key.is_empty() {
+            return Err(ApiError::EmptyKey);
+        }
+        if key.len() > limits::ACTOR_KEY_MAX_BYTES {
+            let end = key.floor_char_boundary(limits::ACTOR_KEY_MAX_BYTES);
+            return Err(ApiError::KeyTooLarge { max_size: limits::ACTOR_KEY_MAX_BYTES, key_preview: key[..end].to_owned() });
+        }
+    }
+    if new.input.as_ref().is_some_and(|input| input.len() > limits::ACTOR_INPUT_MAX_BYTES) {
+        return Err(ApiError::InputTooLarge { max_size: limits::ACTOR_INPUT_MAX_BYTES });
+    }
+    Ok(())
+}

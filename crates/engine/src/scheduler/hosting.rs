@@ -1,0 +1,150 @@
+//! What the coming and going of hosts means for actors (`spec/scheduling.md` 6 and 8).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gateway::SessionId;
+use lifecycle::actor::{Identity, Input};
+use lifecycle::envoy::{Link, lost_at};
+use lifecycle::eviction;
+use protocol::envoy::HibernatingRequest;
+use protocol::id::ActorId;
+
+use super::Scheduler;
+use crate::clock;
+use crate::hosts::{Connected, Host};
+use crate::records::actor;
+
+/// Hosts that are gone are remembered this long, so that one that comes back is told which of its actors were given up.
+const LOST_HOST_RETENTION_MS: i64 = 10 * 60 * 1000;
+
+/// What a start command says of an actor.
+pub(crate) struct StartConfig {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) input: Option<Bytes>,
+    pub(crate) hibernating_requests: Vec<HibernatingRequest>,
+}
+
+impl Scheduler {
+    /// A host has connected: its actors can be reached over the new connection, and those that wait for a host get one.
+    pub(crate) fn host_connected(&self, host: &Arc<Host>, connected: Connected) {
+        let (pool, version) = (connected.pool.clone(), connected.version);
+        let replaced = host.connect(connected, clock::now());
+        if let Some(replaced) = replaced {
+            replaced.replace();
+            self.0.tunnels.link_lost(replaced.session());
+        }
+        self.republish(host);
+        self.drain_older_versions(host, &pool, version);
+        let waiting: Vec<ActorId> = self.0.waiting_for_host.lock().iter().copied().collect();
+        for actor in waiting {
+            self.post(actor, Input::CapacityArrived);
+        }
+    }
+
+    /// A connection has ended. Its actors stay assigned until the host counts as lost.
+    pub(crate) fn host_disconnected(&self, host: &Arc<Host>, session: SessionId) {
+        self.0.tunnels.link_lost(session);
+        if host.disconnect(session, clock::now()) {
+            self.republish(host);
+            self.watch_for_loss(host.clone());
+        }
+    }
+
+    /// Gives a host's actors up when it stays out of touch for too long.
+    pub(super) fn watch_for_loss(&self, host: Arc<Host>) {
+        let link = host.link_state();
+        let Some(lost_at) = lost_at(link, self.0.hosts.rules()) else { return };
+        let scheduler = self.clone();
+        tokio::spawn(async move {
+            let wait_ms = (lost_at - clock::now()).max(0);
+            tokio::time::sleep(Duration::from_millis(wait_ms as u64)).await;
+            // A reconnect in between, even if it was lost again, has its own watch.
+            if host.link_state() == link {
+                for (actor, _generation) in host.assigned() {
+                    scheduler.post(actor, Input::HostLost { host: host.key.clone() });
+                }
+            }
+        });
+    }
+
+    /// A host shuts down: it gets no new actors, and those it has move at the pool's pace.
+    pub(crate) fn host_stopping(&self, host: &Arc<Host>) {
+        if host.set_stopping() {
+            self.drain(host);
+        }
+    }
+
+    fn drain_older_versions(&self, newer: &Host, pool: &str, version: u32) {
+        let drains = self.0.catalog.pool(newer.namespace_id, pool).is_some_and(|pool| pool.config.drain_on_version_upgrade);
+        if !drains {
+            return;
+        }
+        for host in self.0.hosts.older_than(newer.namespace_id, pool, version) {
+            if host.set_stopping() {
+                tracing::info!(envoy_key = %host.key, newer = version, "draining a host of an older version");
+                self.drain(&host);
+            }
+        }
+    }
+
+    /// Moves the actors of a host elsewhere, at the pace that the pool's configuration asks for now.
+    fn drain(&self, host: &Arc<Host>) {
+        let pace = self
+            .0
+            .catalog
+            .pool(host.namespace_id, &host.info().pool)
+            .map_or_else(Default::default, |pool| pool.config.eviction)
+            .pace();
+        let scheduler = self.clone();
+        let host = host.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(u64::from(pace.delay_s))).await;
+            let assigned = host.assigned();
+            let began = tokio::time::Instant::now();
+            let delay_ms = u64::from(pace.delay_s) * 1000;
+            for ((actor, generation), due_ms) in assigned.iter().zip(eviction::due_times_ms(&pace, assigned.len())) {
+                tokio::time::sleep_until(began + Duration::from_millis(due_ms - delay_ms)).await;
+                scheduler.post(*actor, Input::Evict { generation: *generation });
+            }
+        });
+    }
+
+    fn republish(&self, host: &Host) {
+        for (actor, _generation) in host.assigned() {
+            let cell = self.0.cells.lock().get(&actor).cloned();
+            if let Some(cell) = cell
+                && let Some(stored) = cell.stored()
+            {
+                self.publish(&cell, stored, false);
+            }
+        }
+    }
+
+    /// Forgets hosts that have been gone for long and run nothing.
+    pub(super) fn forget_lost_hosts(&self) {
+        let now = clock::now();
+        for host in self.0.hosts.all() {
+            match host.link_state() {
+                Link::Down { since_ts } if now - since_ts > LOST_HOST_RETENTION_MS => {
+                    self.0.hosts.forget_if_unused(&host);
+                }
+                Link::Up { .. } | Link::Down { .. } => {}
+            }
+        }
+    }
+
+    /// What to tell a host with a start command; `None` when the actor has moved on to another generation.
+    pub(crate) async fn start_config(&self, actor: ActorId, generation: u32) -> Result<Option<StartConfig>, store::StoreError> {
+        let cell = self.0.cells.lock().get(&actor).cloned();
+        let stored = cell.and_then(|cell| cell.stored()).filter(|stored| stored.record.generation == generation);
+        let Some(stored) = stored else { return Ok(None) };
+        let input = match stored.has_input {
+            true => self.0.store.get(vec![actor::input_key(actor)]).await?.pop().flatten(),
+            false => None,
+        };
+        let hibernating_requests = self.0.tunnels.hibernating_requests(actor);
+        Ok(Some(StartConfig { identity: stored.record.identity.clone(), input, hibernating_requests }))
+    }
+}

@@ -1,0 +1,234 @@
+//! Processing an actor's inputs: load, step, persist, act.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use gateway::EnvoyLink;
+use lifecycle::actor::{ActorRecord, CommandToHost, Input, Phase, World, step};
+use store::StoreError;
+
+use super::Scheduler;
+use super::cell::{ActorCell, Loaded, Work};
+use super::persist::{self, Change};
+use crate::clock;
+use crate::hosts::{Host, PendingCommand};
+use crate::records::CorruptRow;
+use crate::records::actor::{self, StoredActor};
+
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptRow),
+}
+
+/// Runs until nothing waits for the actor.
+pub(super) async fn run(scheduler: Scheduler, cell: Arc<ActorCell>) {
+    while let Some((work, loaded)) = cell.take_work() {
+        let stored = match loaded {
+            Loaded::Here(stored) => Ok(Some(stored)),
+            Loaded::Unknown | Loaded::Missing => look_up(&scheduler, &cell).await,
+        };
+        match stored {
+            Ok(Some(stored)) => process(&scheduler, &cell, work, stored).await,
+            Ok(None) => refuse(work),
+            Err(error) => {
+                tracing::error!(actor_id = %cell.id, %error, "an actor cannot be loaded; its inputs are dropped");
+                refuse(work);
+            }
+        }
+    }
+    scheduler.retire(&cell);
+}
+
+async fn look_up(scheduler: &Scheduler, cell: &ActorCell) -> Result<Option<Arc<StoredActor>>, LoadError> {
+    let value = scheduler.0.store.get(vec![actor::key(cell.id)]).await?.pop().flatten();
+    let Some(value) = value else {
+        cell.publish(Loaded::Missing, None, false);
+        return Ok(None);
+    };
+    let stored = Arc::new(actor::parse(cell.id, value)?);
+    scheduler.publish(cell, stored.clone(), false);
+    Ok(Some(stored))
+}
+
+/// Answers for an actor that does not exist.
+fn refuse(work: VecDeque<Work>) {
+    for one in work {
+        match one {
+            // A caller that has gone needs no answer.
+            Work::Load(done) => drop(done.send(false)),
+            Work::Input(input) => tracing::debug!(?input, "input for an unknown actor"),
+        }
+    }
+}
+
+async fn process(scheduler: &Scheduler, cell: &Arc<ActorCell>, work: VecDeque<Work>, stored: Arc<StoredActor>) {
+    let mut next = stored.record.clone();
+    let mut commands = Vec::new();
+    let mut ended = false;
+    let mut inputs = Vec::with_capacity(work.len());
+    for one in work {
+        match one {
+            Work::Load(done) => drop(done.send(true)),
+            Work::Input(input) => {
+                let before = (next.generation, next.host().cloned());
+                next = decide(scheduler, next, &input, &mut commands);
+                ended |= before.1.is_some() && (next.generation, next.host().cloned()) != before;
+                inputs.push(input);
+            }
+        }
+    }
+    let after = StoredActor { record: next, has_input: stored.has_input };
+    if let Err(error) = make_durable(scheduler, &stored, &after).await {
+        tracing::error!(actor_id = %cell.id, %error, "an actor's new state cannot be stored; nothing was done");
+        cell.forget();
+        return;
+    }
+    let after = Arc::new(after);
+    scheduler.perform(cell, &stored.record, after, commands, ended);
+    scheduler.acknowledge(cell, &inputs);
+}
+
+fn decide(scheduler: &Scheduler, record: ActorRecord, input: &Input, commands: &mut Vec<CommandToHost>) -> ActorRecord {
+    let now = clock::now();
+    let identity = &record.identity;
+    let candidate = if may_allocate(input) { scheduler.0.hosts.choose(identity.namespace_id, &identity.pool, now) } else { None };
+    let world = World { now, rules: &scheduler.0.config.rules, candidate: candidate.as_ref() };
+    let stepped = step(&record, input, &world);
+    tracing::debug!(actor_id = %identity.actor_id, ?input, outcome = ?stepped.outcome, phase = ?stepped.record.phase, "step");
+    commands.extend(stepped.commands);
+    stepped.record
+}
+
+/// Whether an input can lead to a start, so that a host must be chosen.
+fn may_allocate(input: &Input) -> bool {
+    match input {
+        Input::Wake
+        | Input::DeadlineReached
+        | Input::CapacityArrived
+        | Input::HostLost { .. }
+        | Input::Event { kind: lifecycle::actor::EventKind::Stopped { .. }, .. } => true,
+        Input::Sleep
+        | Input::Reschedule
+        | Input::Destroy
+        | Input::Evict { .. }
+        | Input::CommandsAcked { .. }
+        | Input::Event { .. } => false,
+    }
+}
+
+async fn make_durable(scheduler: &Scheduler, before: &StoredActor, after: &StoredActor) -> Result<(), StoreError> {
+    match persist::change(before, after) {
+        Change::None => Ok(()),
+        // Losing it costs one repeated command, which hosts recognise.
+        Change::Lazy(batch) => match scheduler.0.store.write_lazy(batch.clone()) {
+            Err(StoreError::Busy) => scheduler.0.store.write(batch).await,
+            written => written,
+        },
+        Change::Durable(batch) => scheduler.0.store.write(batch).await,
+    }
+}
+
+impl Scheduler {
+    /// Does what follows from a durable step. Everything here can be repeated: a crash may come at any point.
+    pub(super) fn perform(
+        &self,
+        cell: &ActorCell,
+        before: &ActorRecord,
+        after: Arc<StoredActor>,
+        commands: Vec<CommandToHost>,
+        ended: bool,
+    ) {
+        let record = &after.record;
+        let actor = cell.id;
+        if before.host() != record.host() || before.generation != record.generation {
+            if let Some(old) = before.host().and_then(|old| self.0.hosts.get(record.identity.namespace_id, old)) {
+                old.unassign(actor, before.generation);
+            }
+            if let Some(new) = self.host_of(record) {
+                new.assign(actor, record.generation);
+            }
+        }
+        let mut waiting = self.0.waiting_for_host.lock();
+        if matches!(record.phase, Phase::Reallocating { .. }) {
+            waiting.insert(actor);
+        } else {
+            waiting.remove(&actor);
+        }
+        drop(waiting);
+        self.0.timers.arm(actor, record.next_deadline());
+        let destroyed = record.is_destroyed() && !before.is_destroyed();
+        if destroyed && let Some(key) = &record.identity.key {
+            self.0.keys.remove(record.identity.namespace_id, &record.identity.name, key);
+        }
+        self.publish(cell, after.clone(), ended);
+        if ended {
+            self.0.tunnels.generation_ended(actor);
+        }
+        for command in commands {
+            let host =
+                self.0.hosts.get_or_insert(record.identity.namespace_id, &command.host, &record.identity.pool, clock::now());
+            host.queue_command(PendingCommand {
+                actor,
+                generation: command.generation,
+                index: command.index,
+                command: command.command,
+            });
+        }
+        if destroyed {
+            self.reclaim(actor);
+        }
+    }
+
+    /// Shows an actor's state to whoever watches it.
+    pub(super) fn publish(&self, cell: &ActorCell, stored: Arc<StoredActor>, ended: bool) {
+        let link: Option<EnvoyLink> = stored
+            .record
+            .connectable_host()
+            .and_then(|host| self.0.hosts.get(stored.record.identity.namespace_id, host))
+            .and_then(|host| host.link());
+        cell.publish(Loaded::Here(stored), link, ended);
+    }
+
+    fn host_of(&self, record: &ActorRecord) -> Option<Arc<Host>> {
+        let identity = &record.identity;
+        let host = record.host()?;
+        Some(self.0.hosts.get_or_insert(identity.namespace_id, host, &identity.pool, clock::now()))
+    }
+
+    /// Lets hosts forget the events that were processed, stale and repeated ones included.
+    fn acknowledge(&self, cell: &ActorCell, inputs: &[Input]) {
+        let Some(stored) = cell.stored() else { return };
+        for input in inputs {
+            if let Input::Event { host, generation, index, .. } = input
+                && let Some(host) = self.0.hosts.get(stored.record.identity.namespace_id, host)
+            {
+                host.event_processed(cell.id, *generation, *index);
+            }
+        }
+    }
+
+    fn retire(&self, cell: &Arc<ActorCell>) {
+        let mut cells = self.0.cells.lock();
+        if cells.get(&cell.id).is_some_and(|current| Arc::ptr_eq(current, cell)) && cell.retire_if_idle() {
+            cells.remove(&cell.id);
+        }
+    }
+
+    /// Deletes what a destroyed actor owned, in the background; repeated at the next start if it does not get done.
+    pub(super) fn reclaim(&self, actor: protocol::id::ActorId) {
+        let scheduler = self.clone();
+        tokio::spawn(async move {
+            let deleted = scheduler.0.data.delete_all(actor).await;
+            let forgotten = match deleted {
+                Ok(()) => scheduler.0.store.write(persist::reclaimed(actor)).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = forgotten {
+                tracing::error!(actor_id = %actor, %error, "a destroyed actor's data is not deleted yet");
+            }
+        });
+    }
+}

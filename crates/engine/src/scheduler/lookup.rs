@@ -1,0 +1,82 @@
+//! Finding actors for the management API.
+
+use std::sync::Arc;
+
+use lifecycle::Ts;
+use protocol::id::{ActorId, NamespaceId};
+use store::Scan;
+
+use super::Scheduler;
+use crate::error::ApiError;
+use crate::records::actor::{self, StoredActor};
+use crate::records::actor_index;
+
+/// Most bytes of index rows that one list reads.
+const SCAN_MAX_BYTES: usize = 16 * protocol::limits::MIB;
+
+/// A list by name.
+pub(crate) struct ListQuery<'a> {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) name: &'a str,
+    /// Only actors with this key.
+    pub(crate) key: Option<&'a str>,
+    pub(crate) include_destroyed: bool,
+    /// Created strictly before this time.
+    pub(crate) before: Option<Ts>,
+    pub(crate) limit: usize,
+}
+
+impl Scheduler {
+    /// The actors with these ids that exist, in the same order, `None` for the others.
+    pub(crate) async fn actors(&self, ids: &[ActorId]) -> Result<Vec<Option<Arc<StoredActor>>>, ApiError> {
+        let values = self.0.store.get(ids.iter().map(|id| actor::key(*id)).collect()).await?;
+        let mut actors = Vec::with_capacity(ids.len());
+        for (id, value) in ids.iter().zip(values) {
+            actors.push(match value {
+                Some(value) => Some(Arc::new(actor::parse(*id, value)?)),
+                None => None,
+            });
+        }
+        Ok(actors)
+    }
+
+    /// One actor of a namespace.
+    pub(crate) async fn actor(&self, namespace: NamespaceId, id: ActorId) -> Result<Arc<StoredActor>, ApiError> {
+        let found = self.actors(&[id]).await?.pop().flatten();
+        found.filter(|stored| stored.record.identity.namespace_id == namespace).ok_or(ApiError::ActorNotFound)
+    }
+
+    /// The actor that holds a key now.
+    pub(crate) async fn holder_of_key(&self, namespace: NamespaceId, name: &str, key: &str) -> Result<Option<ActorId>, ApiError> {
+        if let Some(actor) = self.0.keys.get(namespace, name, key) {
+            return Ok(Some(actor));
+        }
+        // No actor has a key or name that is longer than allowed, and the store takes no longer row keys either.
+        if key.len() > protocol::limits::ACTOR_KEY_MAX_BYTES || name.chars().count() > protocol::limits::ACTOR_NAME_MAX_CHARS {
+            return Ok(None);
+        }
+        let holder = self.0.store.get(vec![actor_index::by_key(namespace, name, key)]).await?.pop().flatten();
+        let Some(holder) = holder else { return Ok(None) };
+        let actor = actor_index::holder(&holder)?;
+        self.0.keys.insert(namespace, name, key, actor);
+        Ok(Some(actor))
+    }
+
+    /// Actors of a name, newest first.
+    pub(crate) async fn list(&self, query: ListQuery<'_>) -> Result<Vec<Arc<StoredActor>>, ApiError> {
+        let (start, mut end) = actor_index::listed(query.namespace, query.name, query.include_destroyed, query.before);
+        let mut found = Vec::new();
+        while found.len() < query.limit {
+            let limit = query.limit - found.len();
+            let scan = Scan { start: start.clone(), end: end.clone(), reverse: true, limit, max_bytes: SCAN_MAX_BYTES };
+            let rows = self.0.store.scan(scan).await?;
+            let Some((last, _)) = rows.last() else { break };
+            end = last.clone();
+            let ids = rows.iter().map(|(key, _)| actor_index::actor_at_end(key)).collect::<Result<Vec<_>, _>>()?;
+            let wanted =
+                |stored: &Arc<StoredActor>| query.key.is_none_or(|key| stored.record.identity.key.as_deref() == Some(key));
+            found.extend(self.actors(&ids).await?.into_iter().flatten().filter(wanted));
+        }
+        Ok(found)
+    }
+}

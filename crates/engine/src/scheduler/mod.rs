@@ -1,0 +1,150 @@
+//! The driver of the control plane: it feeds inputs to the pure actor machine, makes the result durable, and then acts.
+//!
+//! Each actor that is not asleep has a [`cell`] in memory with a lane: inputs are processed one batch after another, so a
+//! step never races with another one of the same actor, and all inputs that arrive during a commit share the next one.
+//! A sleeping actor has no cell: its cost is its rows on disk.
+
+mod admission;
+mod boot;
+mod cell;
+mod create;
+mod directory;
+mod hosting;
+mod key_cache;
+mod lane;
+mod lookup;
+mod persist;
+mod timers;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use actor_data::ActorData;
+use gateway::{ActorView, Tunnels};
+use lifecycle::actor::{Input, Rules};
+use parking_lot::Mutex;
+use protocol::id::ActorId;
+use store::Store;
+use tokio::sync::watch;
+
+use crate::catalog::Catalog;
+use crate::hosts::Hosts;
+use admission::CreationLimit;
+use cell::{ActorCell, Enter};
+use key_cache::KeyCache;
+use timers::Timers;
+
+pub(crate) use boot::load;
+pub(crate) use create::{Created, NewActor};
+pub(crate) use lookup::ListQuery;
+
+/// What the scheduler needs to know of the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct SchedulerConfig {
+    pub(crate) rules: Rules,
+    pub(crate) datacenter_label: u16,
+    pub(crate) datacenter_name: String,
+    /// Creations that a namespace may make at once.
+    pub(crate) creation_burst: u64,
+    /// Time after which it may make one more.
+    pub(crate) creation_drip: Duration,
+}
+
+/// The scheduler; clone freely.
+#[derive(Clone)]
+pub(crate) struct Scheduler(Arc<Shared>);
+
+struct Shared {
+    config: SchedulerConfig,
+    store: Store,
+    data: ActorData,
+    catalog: Catalog,
+    hosts: Hosts,
+    tunnels: Tunnels,
+    cells: Mutex<HashMap<ActorId, Arc<ActorCell>>>,
+    /// Actors that wait for a host, so that a new one finds them.
+    waiting_for_host: Mutex<HashSet<ActorId>>,
+    timers: Timers,
+    keys: KeyCache,
+    creation_limit: CreationLimit,
+    /// Keeps creation times unique, so that lists can be paged by them.
+    last_create_ts: AtomicI64,
+}
+
+impl Scheduler {
+    fn new(config: SchedulerConfig, store: Store, data: ActorData, catalog: Catalog, hosts: Hosts, tunnels: Tunnels) -> Self {
+        let creation_limit = CreationLimit::new(config.creation_burst, config.creation_drip);
+        Self(Arc::new(Shared {
+            config,
+            store,
+            data,
+            catalog,
+            hosts,
+            tunnels,
+            cells: Mutex::default(),
+            waiting_for_host: Mutex::default(),
+            timers: Timers::default(),
+            keys: KeyCache::default(),
+            creation_limit,
+            last_create_ts: AtomicI64::new(0),
+        }))
+    }
+
+    /// Feeds an input to an actor. It is processed soon; its effects are seen through [`Self::watch`].
+    pub(crate) fn post(&self, actor: ActorId, input: Input) {
+        self.enter(actor, |cell| cell.push(input.clone()));
+    }
+
+    /// As [`Self::post`], but waits while too many inputs wait for this actor already.
+    pub(crate) async fn post_with_room(&self, actor: ActorId, input: Input) {
+        let cell = self.enter(actor, |cell| cell.push(input.clone()));
+        cell.room().await;
+    }
+
+    /// Watches an actor; `None` when there is none with this id.
+    pub(crate) async fn watch(&self, actor: ActorId) -> Option<watch::Receiver<ActorView>> {
+        let mut loading = None;
+        let mut receiver = None;
+        self.enter(actor, |cell| {
+            let (subscribed, until_loaded, enter) = cell.subscribe()?;
+            receiver = Some(subscribed);
+            loading = until_loaded;
+            Some(enter)
+        });
+        let exists = match loading {
+            // Ends when the lane has looked the actor up.
+            Some(loading) => loading.await.unwrap_or(false),
+            None => true,
+        };
+        receiver.filter(|_| exists)
+    }
+
+    /// Does something with an actor's cell, making one if needed, and starts its lane if that is asked for.
+    fn enter(&self, actor: ActorId, mut act: impl FnMut(&ActorCell) -> Option<Enter>) -> Arc<ActorCell> {
+        loop {
+            let cell = self.0.cells.lock().entry(actor).or_insert_with(|| Arc::new(ActorCell::new(actor))).clone();
+            match act(&cell) {
+                Some(Enter::StartLane) => {
+                    tokio::spawn(lane::run(self.clone(), cell.clone()));
+                    return cell;
+                }
+                Some(Enter::LaneRuns | Enter::Nothing) => return cell,
+                // The cell was taken off the table meanwhile.
+                None => continue,
+            }
+        }
+    }
+
+    /// Takes cells that nobody needs off the table. Called now and then; lanes do it themselves in the usual case.
+    fn sweep(&self) {
+        let mut cells = self.0.cells.lock();
+        cells.retain(|_, cell| !cell.retire_if_idle());
+    }
+
+    /// Actors with a cell in memory.
+    pub(crate) fn resident_actors(&self) -> usize {
+        self.0.cells.lock().len()
+    }
+}

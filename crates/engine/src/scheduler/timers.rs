@@ -1,0 +1,120 @@
+//! When time alone changes an actor. The durable truth is a row per deadline; those that are near are held in memory.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use lifecycle::Ts;
+use lifecycle::actor::Input;
+use parking_lot::Mutex;
+use protocol::id::ActorId;
+use store::Scan;
+use tokio::sync::Notify;
+
+use super::Scheduler;
+use crate::clock;
+use crate::records::actor_index;
+
+/// Deadlines that are further away stay on disk.
+const HORIZON_MS: Ts = 10 * 60 * 1000;
+/// How often rows that have come within the horizon are read.
+const REFILL_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// How often cells that nobody needs, and hosts that are gone for good, are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+pub(super) struct Timers {
+    armed: Mutex<Armed>,
+    earlier: Notify,
+}
+
+#[derive(Default)]
+struct Armed {
+    by_time: BTreeSet<(Ts, ActorId)>,
+    by_actor: HashMap<ActorId, Ts>,
+}
+
+impl Timers {
+    /// Sets, moves or clears an actor's deadline.
+    pub(super) fn arm(&self, actor: ActorId, deadline: Option<Ts>) {
+        let near = deadline.filter(|deadline| *deadline <= clock::now() + HORIZON_MS);
+        let mut armed = self.armed.lock();
+        if armed.by_actor.get(&actor).copied() == near {
+            return;
+        }
+        if let Some(old) = armed.by_actor.remove(&actor) {
+            armed.by_time.remove(&(old, actor));
+        }
+        let Some(deadline) = near else { return };
+        armed.by_actor.insert(actor, deadline);
+        armed.by_time.insert((deadline, actor));
+        let is_first = armed.by_time.first() == Some(&(deadline, actor));
+        drop(armed);
+        if is_first {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Arms a deadline that was read from disk, unless the actor has another one by now.
+    fn arm_if_absent(&self, actor: ActorId, deadline: Ts) {
+        if !self.armed.lock().by_actor.contains_key(&actor) {
+            self.arm(actor, Some(deadline));
+        }
+    }
+
+    fn next(&self) -> Option<Ts> {
+        self.armed.lock().by_time.first().map(|(deadline, _)| *deadline)
+    }
+
+    fn take_due(&self, now: Ts) -> Vec<ActorId> {
+        let mut armed = self.armed.lock();
+        let mut due = Vec::new();
+        while let Some((deadline, actor)) = armed.by_time.first().copied().filter(|(deadline, _)| *deadline <= now) {
+            armed.by_time.remove(&(deadline, actor));
+            armed.by_actor.remove(&actor);
+            due.push(actor);
+        }
+        due
+    }
+}
+
+impl Scheduler {
+    /// Fires deadlines for as long as the engine runs.
+    pub(crate) async fn run_timers(self) {
+        let mut refill = tokio::time::interval(REFILL_INTERVAL);
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            let now = clock::now();
+            for actor in self.0.timers.take_due(now) {
+                self.post(actor, Input::DeadlineReached);
+            }
+            // Without a deadline the other branches set the pace.
+            let wait_ms = self.0.timers.next().map_or(HORIZON_MS, |next| next - now).max(0);
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait_ms as u64)) => {}
+                () = self.0.timers.earlier.notified() => {}
+                _ = refill.tick() => self.refill_timers().await,
+                _ = sweep.tick() => {
+                    self.sweep();
+                    self.forget_lost_hosts();
+                }
+            }
+        }
+    }
+
+    async fn refill_timers(&self) {
+        let (start, end) = actor_index::due_before(clock::now() + HORIZON_MS);
+        let rows = match self.0.store.scan(Scan { max_bytes: usize::MAX, ..Scan::range(start, end) }).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(%error, "deadlines cannot be read; tried again later");
+                return;
+            }
+        };
+        for (key, _) in rows {
+            match (actor_index::actor_at_end(&key), actor_index::due_time(&key)) {
+                (Ok(actor), Ok(deadline)) => self.0.timers.arm_if_absent(actor, deadline),
+                (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "a deadline row cannot be read"),
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Ordered key-value store with declared-read transactions (`docs` and `ARCHITECTURE.md`: the store knows nothing of
+//! actors).
+//!
+//! Everything is done with four verbs: [`Store::get`] and [`Store::scan`] read a snapshot, [`Store::write`] applies a
+//! [`Batch`] atomically and durably, and [`Store::update`] reads what it declares and then decides what to write, with
+//! nothing in between. Keys and values are plain bytes, keys sort bytewise.
+//!
+//! Drivers are a closed set: LMDB on disk, and memory for tests and simulation. They pass one conformance suite.
+
+mod batch;
+mod error;
+mod lmdb;
+mod memory;
+mod read;
+mod update;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+pub use crate::batch::Batch;
+pub use crate::error::StoreError;
+pub use crate::lmdb::{DEFAULT_MAP_SIZE_BYTES, Durability, LmdbOptions};
+pub use crate::read::{DEFAULT_SCAN_MAX_BYTES, Found, Reads, Scan, prefix_end};
+pub use crate::update::{Decision, MAX_READ_ROUNDS, View};
+
+/// Longest key, in bytes: what LMDB can hold with 4 KiB pages.
+pub const MAX_KEY_BYTES: usize = 1982;
+
+/// Largest [`Batch`], in bytes of keys and values. Bounds how long one caller can keep all others waiting.
+pub const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
+
+/// A handle to a store; clones share it.
+///
+/// Dropping the last handle stops the store's threads after everything in its inbox is written, but does not wait for
+/// them; [`Store::close`] does.
+#[derive(Clone)]
+pub struct Store {
+    driver: Driver,
+}
+
+#[derive(Clone)]
+enum Driver {
+    Lmdb(lmdb::Lmdb),
+    Memory(memory::Memory),
+}
+
+impl Store {
+    /// Opens, or creates, a store in a folder. Blocks while the files are opened; a missing folder is created.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if another process (or another `Store` of this one) has the folder open,
+    /// [`StoreError::NotWritable`], [`StoreError::NewerFormat`], [`StoreError::UnknownFormat`], or [`StoreError::Failed`].
+    pub fn open_lmdb(options: LmdbOptions) -> Result<Self, StoreError> {
+        Ok(Self { driver: Driver::Lmdb(lmdb::Lmdb::open(options)?) })
+    }
+
+    /// An empty store that is gone with its last handle.
+    pub fn memory() -> Self {
+        Self { driver: Driver::Memory(memory::Memory::default()) }
+    }
+
+    /// The values of `keys`, in the same order, all from one snapshot.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or [`StoreError::Failed`].
+    pub async fn get(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, StoreError> {
+        Ok(self.read(Reads { keys, ranges: Vec::new() }).await?.keys)
+    }
+
+    /// The entries of a range, from one snapshot.
+    ///
+    /// # Errors
+    /// [`StoreError::ScanTooLarge`], [`StoreError::Closed`] or [`StoreError::Failed`].
+    pub async fn scan(&self, scan: Scan) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut found = self.read(Reads { keys: Vec::new(), ranges: vec![scan] }).await?;
+        Ok(found.ranges.pop().unwrap_or_default())
+    }
+
+    /// Several keys and ranges from one snapshot.
+    ///
+    /// # Errors
+    /// As [`Store::get`] and [`Store::scan`].
+    pub async fn read(&self, reads: Reads) -> Result<Found, StoreError> {
+        match &self.driver {
+            Driver::Lmdb(lmdb) => lmdb.read(reads).await,
+            Driver::Memory(memory) => memory.read(&reads),
+        }
+    }
+
+    /// Applies a batch: all of it, durably, when this returns `Ok`. Waits while the inbox is full.
+    ///
+    /// Once polled to the point where the batch is in the inbox, it is applied even if the future is dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyEmpty`], [`StoreError::KeyTooLong`] and [`StoreError::BatchTooLarge`] before anything is done;
+    /// [`StoreError::Full`], [`StoreError::Closed`]; after [`StoreError::Failed`] it is unknown whether the batch is on
+    /// disk.
+    pub async fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        batch.check()?;
+        match &self.driver {
+            Driver::Lmdb(lmdb) => lmdb.write(batch).await,
+            Driver::Memory(memory) => memory.write(batch),
+        }
+    }
+
+    /// Hands over a batch that nobody waits for. It is written with the next group, or after 50 ms, and seen by every
+    /// `write` and `update` that is called later. A crash may lose it, and only together with everything after it.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if the inbox is full: nothing was done, and the caller may `write` instead. Otherwise as
+    /// [`Store::write`].
+    pub fn write_lazy(&self, batch: Batch) -> Result<(), StoreError> {
+        batch.check()?;
+        match &self.driver {
+            Driver::Lmdb(lmdb) => lmdb.write_lazy(batch),
+            Driver::Memory(memory) => memory.write(batch),
+        }
+    }
+
+    /// Reads what `reads` declares and lets `decide` say what to write, in one step that nothing comes between.
+    /// Durable when this returns `Ok`; that holds for [`Decision::Skip`], too: what it saw is durable.
+    ///
+    /// `decide` runs on the thread that commits for everybody: it must be quick and must not block. It may be called
+    /// again from the start (with the first `reads`) if a neighbour in the same group failed, so its answer must depend
+    /// on the [`View`] alone.
+    ///
+    /// # Errors
+    /// As [`Store::write`] and [`Store::scan`]; [`StoreError::DecidePanicked`]; [`StoreError::TooManyReads`] if `decide`
+    /// asked for more reads than [`MAX_READ_ROUNDS`] times.
+    pub async fn update<T, F>(&self, reads: Reads, decide: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&View<'_>) -> Decision<T> + Send + 'static,
+    {
+        match &self.driver {
+            Driver::Lmdb(lmdb) => lmdb.update(reads, decide).await,
+            Driver::Memory(memory) => memory.update(&reads, decide),
+        }
+    }
+
+    /// Writes what is in the inbox, stops the threads and releases the folder. Everything later is answered
+    /// [`StoreError::Closed`]. Closing twice is fine.
+    pub async fn close(&self) {
+        match &self.driver {
+            Driver::Lmdb(lmdb) => lmdb.close().await,
+            Driver::Memory(memory) => memory.close(),
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.driver {
+            Driver::Lmdb(_) => "Store(lmdb)",
+            Driver::Memory(_) => "Store(memory)",
+        })
+    }
+}
