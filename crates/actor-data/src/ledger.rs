@@ -68,7 +68,8 @@ pub(crate) fn key(actor: &Id) -> Bytes {
 }
 
 impl Ledger {
-    /// Bytes that count against the storage limit.
+    /// Bytes that count against the storage limit. A page within the size counts whether it has a row or not, so that no
+    /// commit needs to find out.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.kv_bytes + u64::from(self.size) * PAGE_BYTES as u64
     }

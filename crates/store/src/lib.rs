@@ -1,5 +1,4 @@
-//! Ordered key-value store with declared-read transactions (`docs` and `ARCHITECTURE.md`: the store knows nothing of
-//! actors).
+//! Ordered key-value store with declared-read transactions. It knows nothing of actors.
 //!
 //! Everything is done with four verbs: [`Store::get`] and [`Store::scan`] read a snapshot, [`Store::write`] applies a
 //! [`Batch`] atomically and durably, and [`Store::update`] reads what it declares and then decides what to write, with

@@ -12,8 +12,10 @@ use super::list::KeyRange;
 use super::place::{self, Place};
 use super::{Changes, KvError, admit};
 use crate::ledger::{self, Ledger};
-use crate::limits::KV_MAX_KEYS;
 use crate::{ActorData, STANDING_KEYS, Standing, standing_keys};
+
+/// Entries deleted in one step of a range: with the largest keys and values they are still less than a list may have.
+const DELETE_STEP_ENTRIES: usize = 64;
 
 impl ActorData {
     /// Makes changes together, or none of them.
@@ -24,12 +26,12 @@ impl ActorData {
         self.transact(reads, move |view| change.attempt(view, generation)).await
     }
 
-    /// Deletes a range. If there are more entries than fit into one delete request, it goes in steps from the first to
-    /// the last, each of them durable: a crash may leave the rest.
+    /// Deletes a range. If there are more entries than one step takes, it goes in steps from the first to the last, each
+    /// of them durable: a crash may leave the rest.
     pub(super) async fn delete_entries(&self, actor: Id, generation: u32, range: KeyRange) -> Result<(), KvError> {
         loop {
-            let entries = self.list_range(&actor, generation, &range, false, KV_MAX_KEYS).await?;
-            let last_step = entries.len() < KV_MAX_KEYS;
+            let entries = self.list_range(&actor, generation, &range, false, DELETE_STEP_ENTRIES).await?;
+            let last_step = entries.len() < DELETE_STEP_ENTRIES;
             let changes = entries.into_iter().map(|(key, _)| (key, None)).collect();
             self.change_entries(actor, generation, changes).await?;
             if last_step {

@@ -3,6 +3,7 @@
 //! `begin` opens a numbered stage in the ledger. Each segment puts its pages into rows of that stage, where nobody reads
 //! them. `finalize` publishes the stage by changing the ledger alone, however many pages there are: from then on its
 //! rows count before those of the database, until upkeep has moved them. No step keeps other actors waiting for long.
+//! Staged pages count against the storage limit when they are published; before that, 128 MiB is the limit.
 
 use std::collections::BTreeSet;
 
