@@ -30,6 +30,9 @@ pub struct Engine {
     address: SocketAddr,
     metrics_address: SocketAddr,
     store: Store,
+    /// Set first: nothing new is accepted.
+    closing: watch::Sender<bool>,
+    /// Set when open requests are done: hosts are told to go.
     stopping: watch::Sender<bool>,
     public: JoinHandle<()>,
     hosts_gone: mpsc::Receiver<()>,
@@ -51,6 +54,7 @@ impl Engine {
         let address = local_address(&public, "public")?;
         let metrics_address = local_address(&scrape, "metrics")?;
         let store = open_store(&config)?;
+        let (closing, closed) = watch::channel(false);
         let (stopping, shutdown) = watch::channel(false);
         let (alive, hosts_gone) = mpsc::channel(1);
 
@@ -91,7 +95,7 @@ impl Engine {
             admin_token: config.auth.admin_token.clone(),
             ping_interval: config.pegboard.envoy_update_ping_interval.duration(),
             init: init_message(&config),
-            shutdown: shutdown.clone(),
+            shutdown,
             _alive: alive,
         });
         let routes = Arc::new(Routes {
@@ -112,9 +116,9 @@ impl Engine {
         background.spawn(scheduler.run_timers());
         background.spawn(serve_axum(peer, api));
         background.spawn(serve_axum(scrape, metrics));
-        let public = tokio::spawn(server::serve(routes, public, shutdown));
+        let public = tokio::spawn(server::serve(routes, public, closed));
         let grace = config.runtime.guard_shutdown_duration.duration();
-        Ok(Self { address, metrics_address, store, stopping, public, hosts_gone, background, grace })
+        Ok(Self { address, metrics_address, store, closing, stopping, public, hosts_gone, background, grace })
     }
 
     /// Where the public port is bound.
@@ -127,14 +131,15 @@ impl Engine {
         self.metrics_address
     }
 
-    /// Stops: no new connections, hosts are told to reconnect elsewhere, open requests finish within
-    /// `runtime.guard_shutdown_duration`, and what was accepted is on disk.
+    /// Stops: nothing new is accepted, open HTTP requests finish within `runtime.guard_shutdown_duration`, then hosts are told
+    /// to reconnect elsewhere. What was accepted is on disk when this returns. Open WebSockets of clients are cut.
     pub async fn shutdown(mut self) {
-        let _ = self.stopping.send(true);
+        let _ = self.closing.send(true);
         if tokio::time::timeout(self.grace, &mut self.public).await.is_err() {
             tracing::warn!("open requests did not finish in time and are dropped");
             self.public.abort();
         }
+        let _ = self.stopping.send(true);
         // Ends when the last connection has written its close frame and dropped its sender.
         let _ = tokio::time::timeout(self.grace, self.hosts_gone.recv()).await;
         self.background.shutdown().await;

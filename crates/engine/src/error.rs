@@ -272,10 +272,10 @@ impl From<actor_data::KvError> for ApiError {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data folder cannot be opened.
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] store::StoreError),
     /// The data folder holds something that cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Corrupt(#[from] crate::records::CorruptRow),
     /// A listener could not be bound.
     #[error("the {listener} listener cannot be bound to {address}: {source}")]
@@ -298,14 +298,16 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// A stable name of the failure, for scripts.
-    pub fn code(&self) -> &'static str {
+    /// A stable name of the failure, `group.code`, for scripts.
+    pub fn code(&self) -> String {
         match self {
-            Self::Store(error) => error.code(),
-            Self::Corrupt(_) => "store.corrupt",
-            Self::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => "listener.address_in_use",
-            Self::Bind { .. } => "listener.bind_failed",
-            Self::NotImplemented { .. } => "config.not_implemented",
+            Self::Store(error) => format!("store.{}", error.code()),
+            Self::Corrupt(_) => "store.corrupt".into(),
+            Self::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
+                "listener.address_in_use".into()
+            }
+            Self::Bind { .. } => "listener.bind_failed".into(),
+            Self::NotImplemented { .. } => "config.not_implemented".into(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `rivet-engine`: the engine behind a command line.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -74,7 +75,7 @@ fn run(loaded: Loaded) -> ExitCode {
     runtime.shutdown_background();
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, error }) => failed(&code, &format!("{error:#}")),
+        Err(Failure { code, error }) => failed(&code, &error),
     }
 }
 
@@ -85,16 +86,18 @@ struct Failure {
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let (data, durability) = (config.file_system.path.clone(), config.storage.durability);
+    let has_token = config.auth.admin_token.is_some();
     let force_after = config.runtime.force_shutdown_duration.duration();
     let engine = Engine::start(config)
         .await
-        .map_err(|error| Failure { code: error.code().to_owned(), error: anyhow::Error::new(error) })?;
+        .map_err(|error| Failure { code: error.code(), error: anyhow::Error::new(error) })?;
     let address = engine.address();
+    let reachable = reachable(address);
     say(&format!(
-        "rivet-engine listens on http://{address}, keeps its data in {}; next: start your app with RIVET_ENDPOINT=http://{address}",
+        "rivet-engine listens on http://{address}, keeps its data in {}; next: start your app with RIVET_ENDPOINT=http://{reachable}",
         data.display()
     ));
-    if !address.ip().is_loopback() {
+    if !address.ip().is_loopback() && !has_token {
         say("It accepts connections from other machines. Without auth.admin_token anybody who reaches it may manage it.");
     }
     match durability {
@@ -102,7 +105,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         Durability::Os => say("storage.durability is \"os\": a power failure may lose what was acknowledged last."),
     }
     wait_for_signal().await.map_err(|error| Failure { code: "runtime.signal".into(), error })?;
-    say("rivet-engine stops: open requests finish, hosts reconnect after the restart.");
+    say("rivet-engine stops: open requests finish first; a second signal ends them.");
     tokio::select! {
         () = engine.shutdown() => {}
         () = tokio::time::sleep(force_after) => tracing::warn!("forced shutdown"),
@@ -110,6 +113,15 @@ async fn serve(config: Config) -> Result<(), Failure> {
         again = wait_for_signal() => drop(again),
     }
     Ok(())
+}
+
+/// An address that an app on this machine can use: "all interfaces" is none.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
+    }
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {

@@ -106,6 +106,12 @@ pub enum GatewayError {
         /// The limit.
         timeout_ms: u64,
     },
+    /// The client did not send its request body in time.
+    #[error("Request timed out during request_body after {timeout_seconds} seconds.")]
+    RequestBodyTimeout {
+        /// The limit.
+        timeout_seconds: u64,
+    },
     /// The request body is too large or broken.
     #[error("Unable to parse request body: {reason}.")]
     InvalidRequestBody {
@@ -179,6 +185,7 @@ impl Coded for GatewayError {
             | Self::TunnelRequestAborted
             | Self::TunnelResponseClosed
             | Self::ResponseStartTimeout { .. }
+            | Self::RequestBodyTimeout { .. }
             | Self::InvalidRequestBody { .. }
             | Self::InvalidResponseBody { .. }
             | Self::WebSocketNotSupported
@@ -212,6 +219,7 @@ impl Coded for GatewayError {
             Self::TunnelRequestAborted => "tunnel_request_aborted",
             Self::TunnelResponseClosed => "tunnel_response_closed",
             Self::ResponseStartTimeout { .. } => "gateway_response_start_timeout",
+            Self::RequestBodyTimeout { .. } => "request_timeout",
             Self::InvalidRequestBody { .. } => "invalid_request_body",
             Self::InvalidResponseBody { .. } => "invalid_response_body",
             Self::ResolveTimeout { .. } => "route_resolve_query_timeout",
@@ -238,7 +246,10 @@ impl Coded for GatewayError {
             | Self::TunnelRequestAborted
             | Self::TunnelResponseClosed
             | Self::GoingAway => 503,
-            Self::ResponseStartTimeout { .. } | Self::ResolveTimeout { .. } | Self::TunnelMessageTimeout => 504,
+            Self::ResponseStartTimeout { .. }
+            | Self::RequestBodyTimeout { .. }
+            | Self::ResolveTimeout { .. }
+            | Self::TunnelMessageTimeout => 504,
             Self::Internal => 500,
             Self::Refused(refusal) => refusal.status(surface),
             Self::MissingHeader { .. }
@@ -286,6 +297,9 @@ impl Coded for GatewayError {
             }
             Self::ResponseStartTimeout { timeout_ms } => {
                 vec![("phase", "response_start".into()), ("timeout_ms", (*timeout_ms).into())]
+            }
+            Self::RequestBodyTimeout { timeout_seconds } => {
+                vec![("phase", "request_body".into()), ("timeout_seconds", (*timeout_seconds).into())]
             }
             Self::InvalidRequestBody { reason } | Self::InvalidResponseBody { reason } => {
                 vec![("reason", reason.as_str().into())]

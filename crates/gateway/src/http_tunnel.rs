@@ -31,7 +31,7 @@ pub(crate) async fn forward<D: Directory>(
     // Looked at before anything is looked up or woken.
     let mut upload = Upload::new(&parts, body, shared.config.request_body_max_bytes)?;
     let mut watched = shared.find(to_actor.actor).await?;
-    upload.read_if_small().await?;
+    upload.read_if_small(shared.config.response_start_timeout).await?;
     let head = Head {
         actor: watched.actor,
         method: parts.method.clone(),

@@ -60,8 +60,6 @@ pub struct EnvoyLink(Arc<Shared>);
 
 /// The budget counts in units of this many bytes, because a semaphore hands out at most 2^32 permits at once.
 const BUDGET_UNIT_BYTES: usize = limits::KIB;
-/// Payloads up to this size pass without budget: their number is bounded by requests in flight.
-const FREE_PAYLOAD_BYTES: usize = limits::KIB;
 
 impl EnvoyLink {
     /// Makes the queue of a new connection.
@@ -112,7 +110,7 @@ impl EnvoyLink {
     /// Queues a message that carries `payload_bytes` of somebody's data, waiting while more than
     /// [`limits::ENVOY_OUTBOX_MAX_BYTES`] wait to be written. The wait ends when the connection does.
     pub async fn send(&self, message: ToEnvoy, payload_bytes: usize) -> Result<(), LinkClosed> {
-        if payload_bytes <= FREE_PAYLOAD_BYTES {
+        if payload_bytes == 0 {
             return self.send_now(message);
         }
         // One message may be larger than the whole budget only in theory; it then takes all of it.
@@ -122,7 +120,7 @@ impl EnvoyLink {
         self.push(Outgoing { message, _budget: Some(budget) })
     }
 
-    /// Queues a small message at once.
+    /// Queues a message without payload at once. The number of those is bounded by what is in flight.
     pub fn send_now(&self, message: ToEnvoy) -> Result<(), LinkClosed> {
         self.push(Outgoing { message, _budget: None })
     }

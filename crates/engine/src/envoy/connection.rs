@@ -81,7 +81,7 @@ fn admit(context: &EnvoyContext, request: &Request<Incoming>) -> Result<Admitted
     context.catalog.pool(namespace, &params.pool_name).ok_or(EnvoyClose::NoRunnerConfig)?;
     context.catalog.saw_protocol_version(namespace, &params.pool_name, params.protocol_version);
     let key = EnvoyKey::new(&params.envoy_key);
-    let host = context.hosts.get_or_insert(namespace, &key, &params.pool_name, clock::now());
+    let host = context.hosts.get_or_insert(namespace, &key, &params.pool_name);
     Ok(Admitted { host, params })
 }
 
@@ -169,7 +169,7 @@ impl Connection {
                     None => return End::ByHost,
                 },
                 () = tokio::time::sleep_until(next_ping) => {
-                    if is_silent(self.host.link_state(), clock::now(), self.context.hosts.rules()) {
+                    if is_silent(self.host.link_state(), clock::uptime(), self.context.hosts.rules()) {
                         return End::ByEngine(EnvoyClose::TimedOut);
                     }
                     let now = clock::now();
@@ -195,7 +195,7 @@ impl Connection {
         };
         match message {
             ToRivet::TunnelMessage(message) => self.context.tunnels.deliver(self.host.id, self.link.session(), message),
-            ToRivet::Pong { ts } => self.host.ponged(ts, clock::now()),
+            ToRivet::Pong { ts } => self.host.ponged(ts),
             ToRivet::Events(list) => events::events(&self.context.scheduler, &self.host, list).await?,
             ToRivet::AckCommands(acks) => events::command_acks(&self.context.scheduler, &self.host, acks).await?,
             ToRivet::Stopping => self.context.scheduler.host_stopping(&self.host),

@@ -88,8 +88,9 @@ mod tests {
 
     #[test]
     fn each_parameter_is_checked_at_its_edges() {
-        for parameter in ["protocol_version", "namespace", "envoy_key", "version", "pool_name"] {
-            assert_eq!(refused(&format!("{parameter}="), "other="), Some(parameter));
+        assert_eq!(refused("protocol_version=", "other="), Some("protocol_version"));
+        for parameter in ["namespace", "envoy_key", "version", "pool_name"] {
+            assert_eq!(refused(&format!("&{parameter}="), "&other="), Some(parameter));
         }
         for version in ["0", "5", "9", "-1", "x", "65536"] {
             let to = format!("protocol_version={version}");

@@ -13,6 +13,8 @@ use protocol::id::{ActorId, NamespaceId};
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use crate::clock;
+
 /// A host and all that is known of it.
 pub(crate) struct Host {
     pub(crate) id: HostId,
@@ -29,6 +31,7 @@ struct State {
     pool: String,
     version: u32,
     create_ts: Ts,
+    /// In terms of [`clock::uptime`].
     link_state: Link,
     connection: Option<EnvoyLink>,
     /// It announced that it shuts down: no new actors.
@@ -84,12 +87,13 @@ impl State {
 }
 
 impl Host {
-    pub(super) fn new(id: HostId, namespace_id: NamespaceId, key: EnvoyKey, pool: &str, now: Ts) -> Self {
+    pub(super) fn new(id: HostId, namespace_id: NamespaceId, key: EnvoyKey, pool: &str) -> Self {
+        let now = clock::now();
         let state = State {
             pool: pool.to_owned(),
             version: 0,
             create_ts: now,
-            link_state: Link::Down { since_ts: now },
+            link_state: Link::Down { since_ts: clock::uptime() },
             connection: None,
             stopping: false,
             last_ping_ts: now,
@@ -103,15 +107,15 @@ impl Host {
     }
 
     /// Registers a connection; returns the one it replaces.
-    pub(crate) fn connect(&self, connected: Connected, now: Ts) -> Option<EnvoyLink> {
+    pub(crate) fn connect(&self, connected: Connected) -> Option<EnvoyLink> {
         let mut state = self.state.lock();
         if state.version != 0 && state.version != connected.version {
             tracing::warn!(envoy_key = %self.key, old = state.version, new = connected.version, "host changed its version");
         }
         state.pool = connected.pool;
         state.version = connected.version;
-        state.link_state = Link::Up { last_pong_ts: now };
-        state.last_ping_ts = now;
+        state.link_state = Link::Up { last_pong_ts: clock::uptime() };
+        state.last_ping_ts = clock::now();
         state.stopping = false;
         let replaced = state.connection.replace(connected.link);
         drop(state);
@@ -121,12 +125,12 @@ impl Host {
     }
 
     /// Notes the end of a connection. False: it had been replaced before.
-    pub(crate) fn disconnect(&self, session: SessionId, now: Ts) -> bool {
+    pub(crate) fn disconnect(&self, session: SessionId) -> bool {
         let mut state = self.state.lock();
         let is_current = state.is_current(session);
         if is_current {
             state.connection = None;
-            state.link_state = Link::Down { since_ts: now };
+            state.link_state = Link::Down { since_ts: clock::uptime() };
         }
         is_current
     }
@@ -145,12 +149,12 @@ impl Host {
     }
 
     /// A pong came back. A time in the future counts as a sign of life only.
-    pub(crate) fn ponged(&self, sent_ts: Ts, now: Ts) {
+    pub(crate) fn ponged(&self, sent_ts: Ts) {
         let mut state = self.state.lock();
         if let Link::Up { last_pong_ts } = &mut state.link_state {
-            *last_pong_ts = now;
+            *last_pong_ts = clock::uptime();
         }
-        if let Ok(rtt) = u32::try_from(now - sent_ts) {
+        if let Ok(rtt) = u32::try_from(clock::now() - sent_ts) {
             state.last_rtt_ms = rtt;
         }
     }

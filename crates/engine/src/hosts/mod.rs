@@ -11,6 +11,7 @@ use gateway::{HostId, SessionId};
 use lifecycle::actor::EnvoyKey;
 use lifecycle::envoy::{EnvoyRules, is_eligible};
 use lifecycle::placement::{self, Candidate};
+use crate::clock;
 use parking_lot::RwLock;
 use protocol::id::NamespaceId;
 
@@ -40,12 +41,12 @@ impl Hosts {
         self.table.read().get(&(namespace, key.clone())).cloned()
     }
 
-    /// The host with this key, made when it is new. A new one counts as out of touch since `now`.
-    pub(crate) fn get_or_insert(&self, namespace: NamespaceId, key: &EnvoyKey, pool: &str, now: lifecycle::Ts) -> Arc<Host> {
+    /// The host with this key, made when it is new. A new one counts as out of touch since now.
+    pub(crate) fn get_or_insert(&self, namespace: NamespaceId, key: &EnvoyKey, pool: &str) -> Arc<Host> {
         let mut table = self.table.write();
         let host = table.entry((namespace, key.clone())).or_insert_with(|| {
             let id = HostId(self.next_id.fetch_add(1, Ordering::Relaxed));
-            Arc::new(Host::new(id, namespace, key.clone(), pool, now))
+            Arc::new(Host::new(id, namespace, key.clone(), pool))
         });
         host.clone()
     }
@@ -69,7 +70,8 @@ impl Hosts {
     }
 
     /// The host for a new actor of a pool, or none (`spec/scheduling.md` 7).
-    pub(crate) fn choose(&self, namespace: NamespaceId, pool: &str, now: lifecycle::Ts) -> Option<EnvoyKey> {
+    pub(crate) fn choose(&self, namespace: NamespaceId, pool: &str) -> Option<EnvoyKey> {
+        let now = clock::uptime();
         let table = self.table.read();
         let mut hosts: Vec<&Arc<Host>> = Vec::new();
         let mut candidates = Vec::new();
@@ -81,6 +83,16 @@ impl Hosts {
         }
         let chosen = placement::pick(&candidates, [rand::random(), rand::random()])?;
         hosts.get(chosen).map(|host| host.key.clone())
+    }
+
+    /// Whether a connected host of a pool has a newer version than `version`.
+    pub(crate) fn has_newer_than(&self, namespace: NamespaceId, pool: &str, version: u32) -> bool {
+        let table = self.table.read();
+        let mut of_namespace = table.values().filter(|host| host.namespace_id == namespace);
+        of_namespace.any(|host| {
+            let candidate: Option<Candidate> = host.candidate(pool, |_any_link| true);
+            candidate.is_some_and(|candidate| candidate.version > version)
+        })
     }
 
     /// Connected hosts of a pool with an older version than `version`.

@@ -2,7 +2,8 @@
 //!
 //! Key space: the first byte is the kind. `0x01` to `0x3f` belong to the engine, `0x40` and up to `actor-data`. Ids are their
 //! 18 bytes, numbers are big-endian so that the order of keys is the order of numbers. At most one part of a key has a
-//! variable length in front of another; it then carries its length.
+//! variable length in front of another; it then carries its length. Actor and namespace rows begin with a layout version;
+//! pools and actor names are JSON, which names its fields; index rows have no value, or an id.
 
 pub(crate) mod actor;
 pub(crate) mod actor_index;
@@ -23,7 +24,7 @@ pub struct CorruptRow {
     pub reason: String,
 }
 
-/// Layout version of all values, in front of each.
+/// Layout version in front of each value made by [`encode`].
 const VALUE_VERSION: u8 = 1;
 /// Stored rows hold no lists.
 const MAX_ITEMS: usize = 0;

@@ -9,7 +9,6 @@ use store::{Scan, Store};
 
 use super::{Scheduler, SchedulerConfig};
 use crate::catalog::Catalog;
-use crate::clock;
 use crate::error::StartError;
 use crate::hosts::{Hosts, PendingCommand};
 use crate::records::actor::{self, StoredActor};
@@ -57,7 +56,7 @@ impl Scheduler {
         let cell = self.enter(actor, |_cell| Some(super::Enter::Nothing));
         if let Some(host) = record.host() {
             let identity = &record.identity;
-            let host = self.0.hosts.get_or_insert(identity.namespace_id, host, &identity.pool, clock::now());
+            let host = self.0.hosts.get_or_insert(identity.namespace_id, host, &identity.pool);
             host.assign(actor, record.generation);
             for (index, command) in unacknowledged_commands(&stored) {
                 host.queue_command(PendingCommand { actor, generation: record.generation, index, command });

@@ -134,18 +134,29 @@ impl ActorCell {
         }
     }
 
-    /// Replaces what is known, and tells whoever watches. `ended`: a generation ended with this change.
-    pub(super) fn publish(&self, loaded: Loaded, link: Option<EnvoyLink>, ended: bool) {
+    /// Replaces what is known, and tells whoever watches. `ended`: a generation ended with this change. `link_of` finds the
+    /// connection of the actor's host; it is asked under the lane's lock, so that of two changes at the same time the later
+    /// one is shown last.
+    pub(super) fn publish(&self, loaded: Loaded, link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>, ended: bool) {
         let mut lane = self.lane.lock();
-        let readiness = match &loaded {
+        lane.loaded = loaded;
+        self.show(&lane, link_of, ended);
+    }
+
+    /// Tells whoever watches that the connection of the actor's host has changed. What is known of the actor stays.
+    pub(super) fn refresh_link(&self, link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>) {
+        self.show(&self.lane.lock(), link_of, false);
+    }
+
+    fn show(&self, lane: &Lane, link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>, ended: bool) {
+        let readiness = match &lane.loaded {
             Loaded::Unknown | Loaded::Missing => Readiness::NotReady,
             Loaded::Here(stored) if stored.record.is_destroyed() => Readiness::Destroyed,
             Loaded::Here(stored) if stored.record.connectable_host().is_some() => {
-                Readiness::Ready { generation: stored.record.generation, link }
+                Readiness::Ready { generation: stored.record.generation, link: link_of(stored) }
             }
             Loaded::Here(_) => Readiness::NotReady,
         };
-        lane.loaded = loaded;
         self.view.send_if_modified(|view| {
             let changed = ended || !same(&view.readiness, &readiness);
             view.readiness = readiness;

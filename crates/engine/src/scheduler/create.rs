@@ -55,7 +55,7 @@ impl Scheduler {
             create_ts: self.next_create_ts(),
         };
         let unborn = ActorRecord::new(identity);
-        let candidate = self.0.hosts.choose(unborn.identity.namespace_id, &unborn.identity.pool, clock::now());
+        let candidate = self.0.hosts.choose(unborn.identity.namespace_id, &unborn.identity.pool);
         let world = World { now: clock::now(), rules: &self.0.config.rules, candidate: candidate.as_ref() };
         let first = step(&unborn, &Input::Wake, &world);
         let stored = StoredActor { record: first.record, has_input: new.input.is_some() };

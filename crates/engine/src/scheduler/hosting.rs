@@ -30,13 +30,13 @@ impl Scheduler {
     /// A host has connected: its actors can be reached over the new connection, and those that wait for a host get one.
     pub(crate) fn host_connected(&self, host: &Arc<Host>, connected: Connected) {
         let (pool, version) = (connected.pool.clone(), connected.version);
-        let replaced = host.connect(connected, clock::now());
+        let replaced = host.connect(connected);
         if let Some(replaced) = replaced {
             replaced.replace();
             self.0.tunnels.link_lost(replaced.session());
         }
         self.republish(host);
-        self.drain_older_versions(host, &pool, version);
+        self.drain_for_newer_version(host, &pool, version);
         let waiting: Vec<ActorId> = self.0.waiting_for_host.lock().iter().copied().collect();
         for actor in waiting {
             self.post(actor, Input::CapacityArrived);
@@ -46,7 +46,7 @@ impl Scheduler {
     /// A connection has ended. Its actors stay assigned until the host counts as lost.
     pub(crate) fn host_disconnected(&self, host: &Arc<Host>, session: SessionId) {
         self.0.tunnels.link_lost(session);
-        if host.disconnect(session, clock::now()) {
+        if host.disconnect(session) {
             self.republish(host);
             self.watch_for_loss(host.clone());
         }
@@ -58,7 +58,7 @@ impl Scheduler {
         let Some(lost_at) = lost_at(link, self.0.hosts.rules()) else { return };
         let scheduler = self.clone();
         tokio::spawn(async move {
-            let wait_ms = (lost_at - clock::now()).max(0);
+            let wait_ms = (lost_at - clock::uptime()).max(0);
             tokio::time::sleep(Duration::from_millis(wait_ms as u64)).await;
             // A reconnect in between, even if it was lost again, has its own watch.
             if host.link_state() == link {
@@ -76,12 +76,15 @@ impl Scheduler {
         }
     }
 
-    fn drain_older_versions(&self, newer: &Host, pool: &str, version: u32) {
-        let drains = self.0.catalog.pool(newer.namespace_id, pool).is_some_and(|pool| pool.config.drain_on_version_upgrade);
+    fn drain_for_newer_version(&self, connected: &Arc<Host>, pool: &str, version: u32) {
+        let drains = self.0.catalog.pool(connected.namespace_id, pool).is_some_and(|pool| pool.config.drain_on_version_upgrade);
         if !drains {
             return;
         }
-        for host in self.0.hosts.older_than(newer.namespace_id, pool, version) {
+        if self.0.hosts.has_newer_than(connected.namespace_id, pool, version) {
+            self.host_stopping(connected);
+        }
+        for host in self.0.hosts.older_than(connected.namespace_id, pool, version) {
             if host.set_stopping() {
                 tracing::info!(envoy_key = %host.key, newer = version, "draining a host of an older version");
                 self.drain(&host);
@@ -114,17 +117,15 @@ impl Scheduler {
     fn republish(&self, host: &Host) {
         for (actor, _generation) in host.assigned() {
             let cell = self.0.cells.lock().get(&actor).cloned();
-            if let Some(cell) = cell
-                && let Some(stored) = cell.stored()
-            {
-                self.publish(&cell, stored, false);
+            if let Some(cell) = cell {
+                cell.refresh_link(|stored| self.link_to(stored));
             }
         }
     }
 
     /// Forgets hosts that have been gone for long and run nothing.
     pub(super) fn forget_lost_hosts(&self) {
-        let now = clock::now();
+        let now = clock::uptime();
         for host in self.0.hosts.all() {
             match host.link_state() {
                 Link::Down { since_ts } if now - since_ts > LOST_HOST_RETENTION_MS => {

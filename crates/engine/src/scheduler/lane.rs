@@ -45,7 +45,7 @@ pub(super) async fn run(scheduler: Scheduler, cell: Arc<ActorCell>) {
 async fn look_up(scheduler: &Scheduler, cell: &ActorCell) -> Result<Option<Arc<StoredActor>>, LoadError> {
     let value = scheduler.0.store.get(vec![actor::key(cell.id)]).await?.pop().flatten();
     let Some(value) = value else {
-        cell.publish(Loaded::Missing, None, false);
+        cell.publish(Loaded::Missing, |_nobody| None, false);
         return Ok(None);
     };
     let stored = Arc::new(actor::parse(cell.id, value)?);
@@ -94,7 +94,7 @@ async fn process(scheduler: &Scheduler, cell: &Arc<ActorCell>, work: VecDeque<Wo
 fn decide(scheduler: &Scheduler, record: ActorRecord, input: &Input, commands: &mut Vec<CommandToHost>) -> ActorRecord {
     let now = clock::now();
     let identity = &record.identity;
-    let candidate = if may_allocate(input) { scheduler.0.hosts.choose(identity.namespace_id, &identity.pool, now) } else { None };
+    let candidate = if may_allocate(input) { scheduler.0.hosts.choose(identity.namespace_id, &identity.pool) } else { None };
     let world = World { now, rules: &scheduler.0.config.rules, candidate: candidate.as_ref() };
     let stepped = step(&record, input, &world);
     tracing::debug!(actor_id = %identity.actor_id, ?input, outcome = ?stepped.outcome, phase = ?stepped.record.phase, "step");
@@ -169,7 +169,7 @@ impl Scheduler {
         }
         for command in commands {
             let host =
-                self.0.hosts.get_or_insert(record.identity.namespace_id, &command.host, &record.identity.pool, clock::now());
+                self.0.hosts.get_or_insert(record.identity.namespace_id, &command.host, &record.identity.pool);
             host.queue_command(PendingCommand {
                 actor,
                 generation: command.generation,
@@ -184,18 +184,19 @@ impl Scheduler {
 
     /// Shows an actor's state to whoever watches it.
     pub(super) fn publish(&self, cell: &ActorCell, stored: Arc<StoredActor>, ended: bool) {
-        let link: Option<EnvoyLink> = stored
-            .record
-            .connectable_host()
-            .and_then(|host| self.0.hosts.get(stored.record.identity.namespace_id, host))
-            .and_then(|host| host.link());
-        cell.publish(Loaded::Here(stored), link, ended);
+        cell.publish(Loaded::Here(stored), |stored| self.link_to(stored), ended);
+    }
+
+    /// The connection of the host that takes requests for an actor.
+    pub(super) fn link_to(&self, stored: &StoredActor) -> Option<EnvoyLink> {
+        let record = &stored.record;
+        self.0.hosts.get(record.identity.namespace_id, record.connectable_host()?)?.link()
     }
 
     fn host_of(&self, record: &ActorRecord) -> Option<Arc<Host>> {
         let identity = &record.identity;
         let host = record.host()?;
-        Some(self.0.hosts.get_or_insert(identity.namespace_id, host, &identity.pool, clock::now()))
+        Some(self.0.hosts.get_or_insert(identity.namespace_id, host, &identity.pool))
     }
 
     /// Lets hosts forget the events that were processed, stale and repeated ones included.

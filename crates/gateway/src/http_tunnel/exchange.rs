@@ -86,7 +86,7 @@ impl<'a> Exchange<'a> {
 
     pub(super) async fn run(mut self, mut upload: Upload) -> Result<Outcome, GatewayError> {
         if !self.link.can_stream() && upload.inline().is_none() {
-            upload.read_all(self.request_body_max_bytes).await?;
+            upload.read_all(self.request_body_max_bytes, self.response_start_timeout).await?;
         }
         if self.send_start(&upload).await.is_err() {
             return Ok(Outcome::NotDelivered(upload));

@@ -1,6 +1,9 @@
 //! The body of a client's request: inline when small, else in chunks as far as credit goes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use http::header::EXPECT;
 use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -50,6 +53,11 @@ impl Upload {
     pub(super) fn new(parts: &Parts, body: Incoming, max_bytes: u64) -> Result<Self, GatewayError> {
         let declared_bytes = headers::content_length(&parts.headers);
         if declared_bytes.is_some_and(|declared| declared > max_bytes) {
+            // A client that asked first is told before it sends; any other one has begun, and reads the answer only after
+            // its bytes were taken.
+            if !parts.headers.contains_key(EXPECT) {
+                drain(body);
+            }
             return Err(too_large(max_bytes));
         }
         let state = if body.is_end_stream() { State::Inline(None) } else { State::Streamed { body, piece: Bytes::new() } };
@@ -58,14 +66,14 @@ impl Upload {
 
     /// Reads a body that fits into one chunk, so that it travels inside the start message: that saves the actor's host a
     /// message and a window update.
-    pub(super) async fn read_if_small(&mut self) -> Result<(), GatewayError> {
+    pub(super) async fn read_if_small(&mut self, limit: Duration) -> Result<(), GatewayError> {
         let small = self.declared_bytes.is_some_and(|declared| declared <= limits::HTTP_BODY_CHUNK_MAX_BYTES as u64);
         if !small {
             return Ok(());
         }
         let State::Streamed { body, .. } = &mut self.state else { return Ok(()) };
-        let collected = body.collect().await.map_err(|error| GatewayError::InvalidRequestBody { reason: error.to_string() })?;
-        let bytes = collected.to_bytes();
+        let broken = |error: hyper::Error| GatewayError::InvalidRequestBody { reason: error.to_string() };
+        let bytes = in_time(limit, body.collect()).await?.map_err(broken)?.to_bytes();
         self.state = State::Inline((!bytes.is_empty()).then_some(bytes));
         Ok(())
     }
@@ -116,21 +124,31 @@ impl Upload {
     /// Reads and throws away what the client still sends after an early answer, within bounds, so that it gets to read the
     /// answer before its connection closes.
     pub(super) fn drain(self) {
-        let State::Streamed { mut body, .. } = self.state else { return };
-        tokio::spawn(async move {
-            let drained = async {
-                let mut bytes = 0;
-                while let Some(Ok(frame)) = body.frame().await {
-                    bytes += frame.data_ref().map_or(0, Bytes::len);
-                    if bytes > EARLY_ANSWER_DRAIN_MAX_BYTES {
-                        break;
-                    }
-                }
-            };
-            // Past the deadline the connection simply closes.
-            let _ = timeout(EARLY_ANSWER_DRAIN, drained).await;
-        });
+        if let State::Streamed { body, .. } = self.state {
+            drain(body);
+        }
     }
+}
+
+fn drain(mut body: Incoming) {
+    tokio::spawn(async move {
+        let drained = async {
+            let mut bytes = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                if bytes > EARLY_ANSWER_DRAIN_MAX_BYTES {
+                    break;
+                }
+            }
+        };
+        // Past the deadline the connection simply closes.
+        let _ = timeout(EARLY_ANSWER_DRAIN, drained).await;
+    });
+}
+
+/// Bounds how long a client may take to send a body that is wanted as a whole.
+async fn in_time<T>(limit: Duration, read: impl Future<Output = T>) -> Result<T, GatewayError> {
+    timeout(limit, read).await.map_err(|_| GatewayError::RequestBodyTimeout { timeout_seconds: limit.as_secs() })
 }
 
 /// The answer to a body above the limit.
@@ -140,11 +158,12 @@ pub(super) fn too_large(max_bytes: u64) -> GatewayError {
 
 impl Upload {
     /// Reads the whole body, up to the limit: for hosts that take bodies in one piece only.
-    pub(super) async fn read_all(&mut self, max_bytes: u64) -> Result<(), GatewayError> {
+    pub(super) async fn read_all(&mut self, max_bytes: u64, limit: Duration) -> Result<(), GatewayError> {
         let State::Streamed { body, piece } = &mut self.state else { return Ok(()) };
         let limited = http_body_util::Limited::new(body, max_bytes as usize);
-        let collected =
-            limited.collect().await.map_err(|_| GatewayError::InvalidRequestBody { reason: "length limit exceeded".into() })?;
+        let collected = in_time(limit, limited.collect())
+            .await?
+            .map_err(|_| GatewayError::InvalidRequestBody { reason: "length limit exceeded".into() })?;
         debug_assert!(piece.is_empty(), "nothing was streamed before the body was read as a whole");
         self.state = State::Inline(Some(collected.to_bytes()));
         Ok(())

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
 use super::close::ClientClose;
 use crate::config::CLOSE_HANDSHAKE_TIMEOUT;
 use crate::io::ClientStream;
+
+const DISCARD_BUFFER_BYTES: usize = 64 * protocol::limits::KIB;
 
 /// A client's socket.
 pub(super) struct Client {
@@ -44,8 +46,7 @@ impl Client {
             let message = match self.socket.next().await {
                 Some(Ok(message)) => message,
                 Some(Err(Error::Protocol(_) | Error::PayloadTooLong { .. })) => {
-                    // The codec has queued a close frame that names the fault; let it out.
-                    let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, self.socket.close()).await;
+                    self.refuse().await;
                     return FromClient::Gone;
                 }
                 Some(Err(_)) | None => return FromClient::Gone,
@@ -98,6 +99,19 @@ impl Client {
 }
 
 impl Client {
+    /// Lets out the close frame that the codec has queued and that names the client's fault. What the client is still
+    /// sending is read and thrown away for a moment: closing on unread data would cut the connection before the client
+    /// has seen the frame.
+    async fn refuse(&mut self) {
+        let refused = async {
+            self.socket.flush().await?;
+            let mut discarded = vec![0; DISCARD_BUFFER_BYTES];
+            while self.socket.get_mut().read(&mut discarded).await? > 0 {}
+            Ok::<(), Error>(())
+        };
+        let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, refused).await;
+    }
+
     /// Answers the client's close frame with the same code *and* reason, as clients of this platform expect. The codec
     /// would echo the code only, so its reply is dropped with it and the frame is written here.
     async fn echo_close(self) {

@@ -86,7 +86,7 @@ async fn resume<D: Directory>(shared: &Shared<D>, session: &mut Session<'_>, mut
         let destroyed = matches!(error, GatewayError::DestroyedWhileWaiting);
         End::failed(if destroyed { &GatewayError::ActorNotFound } else { &error }, ray)
     };
-    let deadline = Instant::now() + shared.config.hibernation_wake_timeout.min(shared.config.actor_ready_timeout);
+    let deadline = Instant::now() + shared.config.hibernation_wake_timeout;
     let route = loop {
         let ray = session.ray;
         let route = session.watched.ready(&*shared.directory, deadline).await.map_err(|error| failed(error, ray))?;

@@ -30,7 +30,7 @@ impl fmt::Display for EnvoyKey {
 }
 
 /// The part of a record that never changes after creation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The actor.
     pub actor_id: ActorId,
@@ -47,7 +47,7 @@ pub struct Identity {
 }
 
 /// What the reschedule back-off remembers. A successful run does not reset it; time does (`spec/scheduling.md` 3.8).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Retry {
     /// Failed attempts counted for the exponent.
     pub count: u32,
@@ -59,7 +59,7 @@ pub struct Retry {
 
 /// What to do with an actor as soon as it has started, because it was asked for while it was starting.
 /// A stronger wish replaces a weaker one; they are declared from weak to strong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AfterStart {
     /// Nothing: run.
     Run,
@@ -72,7 +72,7 @@ pub enum AfterStart {
 }
 
 /// Why an actor was told to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StopWish {
     /// To sleep. With `rewake`, somebody asked for it meanwhile, so it starts again at once.
     Sleep {
@@ -88,7 +88,7 @@ pub enum StopWish {
 }
 
 /// Where an actor stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// The start command was issued; waiting for `running` or `stopped`.
     Starting {
@@ -125,7 +125,7 @@ pub enum Phase {
 }
 
 /// Why the last run of an actor ended or its start failed, as clients see it (`spec/scheduling.md` 1.5).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ActorError {
     /// No eligible host in the pool.
     NoEnvoys,
@@ -147,7 +147,7 @@ pub enum ActorError {
 }
 
 /// The durable record of one actor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ActorRecord {
     /// What never changes.
     pub identity: Arc<Identity>,
