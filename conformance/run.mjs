@@ -25,23 +25,18 @@ function readOptions() {
       list: { type: "boolean", default: false },
     },
   });
-  if (values.encoding !== undefined && !ENCODINGS.includes(values.encoding))
+  if (values.encoding !== undefined && !ENCODINGS.includes(values.encoding)) {
     throw new Error(`unknown encoding ${values.encoding}`);
+  }
   if (!values.list && values.engine === undefined) throw new Error("--engine is missing");
-  return values;
+  const cases = allCases.filter(({ name, topic }) => [undefined, name, topic].includes(values.only));
+  if (cases.length === 0) throw new Error(`no case or topic is called ${values.only}; --list shows them`);
+  return { ...values, cases };
 }
 
-function chosenCases(only) {
-  const chosen = allCases.filter((one) => only === undefined || one.name === only || one.topic === only);
-  if (chosen.length === 0) throw new Error(`no case or topic is called ${only}; --list shows them`);
-  return chosen;
-}
-
-async function main() {
-  const options = readOptions();
-  const cases = chosenCases(options.only);
+async function main({ cases, ...options }) {
   if (options.list) {
-    for (const one of cases) console.log(`${one.topic.padEnd(12)} ${one.name.padEnd(32)} ${one.about}`);
+    for (const one of cases) console.log(`${one.topic.padEnd(16)} ${one.name.padEnd(26)} ${one.about}`);
     return 0;
   }
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "conformance-"));
@@ -61,10 +56,11 @@ async function main() {
 }
 
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(130));
+let options;
 try {
-  process.exit(await main());
+  options = readOptions();
 } catch (error) {
-  console.error(error.stack);
-  console.error(USAGE);
+  console.error(`${error.message}\n${USAGE}`);
   process.exit(2);
 }
+process.exit(await main(options));

@@ -3,6 +3,9 @@ import { actor, queue } from "rivetkit";
 import { workflow } from "rivetkit/workflow";
 import { createVars, onWake, whoami } from "./life.mjs";
 
+// Long enough for a case to put the actor to sleep meanwhile.
+const REST_MS = 2_000;
+
 const nap = (c) => {
   c.sleep();
   return true;
@@ -76,9 +79,9 @@ export const journey = actor({
       step.state.steps.push("start");
       return Date.now();
     });
-    await ctx.sleep("rest", 1_500);
+    await ctx.sleep("rest", REST_MS);
     await ctx.step("rested", async (step) => {
-      step.state.steps.push(Date.now() - start >= 1_500 ? "rested" : "woken too early");
+      step.state.steps.push(Date.now() - start >= REST_MS ? "rested" : "woken too early");
     });
     const message = await ctx.queue.next("wait", { names: ["ticket"] });
     await ctx.step("arrive", async (step) => {

@@ -19,5 +19,5 @@ export const failing = actor({
     },
     never: () => new Promise(() => {}),
   },
-  options: { sleepTimeout: 120_000, actionTimeout: 500 },
+  options: { sleepTimeout: 120_000, actionTimeout: 1_000 },
 });

@@ -60,7 +60,7 @@ async function survives(t, signal) {
 async function alarmDuringOutage(t) {
   const timer = t.client.timer.getOrCreate(t.key("outage"));
   const before = await timer.whoami();
-  const { due } = await timer.plan(1_000, "overdue");
+  const { due } = await timer.plan(2_000, "overdue");
   await timer.nap();
   await t.hosting(0);
   await t.engine.stop("SIGKILL");
@@ -68,7 +68,7 @@ async function alarmDuringOutage(t) {
   t.doing("starting the engine again");
   await t.engine.start();
   await t.host.reconnected();
-  await t.awake(before.id);
+  await t.running(before.id);
   await t.until("the overdue action", async () => (await timer.fired()).length === 1);
   assertWokenOnce(before, await timer.whoami());
 }

@@ -150,7 +150,7 @@ async function actors(t) {
   const { names } = await expectOk(t, "GET", "/actors/names?namespace=default");
   for (const name of ["counter", "sql", "journey"]) assert.ok(name in names, `${name} is announced by the host`);
 
-  await t.awake(actor.actor_id);
+  await t.running(actor.actor_id);
   await expectOk(t, "POST", `/actors/${actor.actor_id}/sleep?namespace=default`, {});
   await t.asleep(actor.actor_id);
   for (const one of [actor, fresh.actor]) await expectOk(t, "DELETE", `/actors/${one.actor_id}?namespace=default`);

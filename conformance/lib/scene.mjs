@@ -86,11 +86,15 @@ export class Scene {
     return this.until(`actor ${actorId} to be asleep`, async () => (await this.record(actorId)).sleep_ts !== null);
   }
 
-  /** Waits, without sending a request to the actor, until the engine has woken it. */
-  awake(actorId) {
-    return this.until(`actor ${actorId} to be awake`, async () => {
-      const record = await this.record(actorId);
-      return record.sleep_ts === null && record.connectable_ts !== null;
+  /** Waits, without sending a request to the actor, until it runs. */
+  running(actorId) {
+    return this.until(`actor ${actorId} to run`, async () => (await this.record(actorId)).connectable_ts !== null);
+  }
+
+  /** Waits, without sending a request to the actor, until it was started again after the time of `record`. */
+  startedAgain(record) {
+    return this.until(`actor ${record.actor_id} to be started by the engine alone`, async () => {
+      return (await this.record(record.actor_id)).connectable_ts > record.connectable_ts;
     });
   }
 
