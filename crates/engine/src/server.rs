@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
-use gateway::{ClientStream, Gateway, GatewayBody, RAY_ID_HEADER, RequestInfo, accept_ray_id};
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use gateway::{ClientStream, Gateway, GatewayBody, GatewayError, RAY_ID_HEADER, RequestInfo, accept_ray_id};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use protocol::error::{Coded, Surface};
 use protocol::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -105,6 +106,8 @@ impl Routes {
             self.connect_envoy(request, &ray)
         } else if path == "/runners/connect" || path == "/runners/connect/" {
             text(StatusCode::NOT_FOUND, "legacy runners are not served; use rivetkit 2.3 or newer")
+        } else if declares_too_much(request.headers()) {
+            refusal(&GatewayError::InvalidRequestBody { reason: "length limit exceeded".into() })
         } else {
             // The router cannot fail: its error type has no values.
             match self.api.clone().oneshot(request).await {
@@ -129,6 +132,22 @@ impl Routes {
             Err(_) => text(StatusCode::OK, "pegboard-envoy WebSocket endpoint"),
         }
     }
+}
+
+/// Whether a management call announces more than any request may have (`spec/engine-api.md` 3.1). What it sends without an
+/// announcement is cut off by the route's own, lower limit.
+fn declares_too_much(headers: &HeaderMap) -> bool {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+    declared.is_some_and(|bytes| bytes > limits::HTTP_REQUEST_BODY_MAX_BYTES)
+}
+
+/// A failure that the listener itself answers with.
+fn refusal(error: &GatewayError) -> Response<ServerBody> {
+    let body = Full::new(Bytes::from(protocol::error::body(error).to_string()));
+    let mut response = Response::new(ServerBody::Gateway(GatewayBody::Whole(body)));
+    *response.status_mut() = StatusCode::from_u16(error.status(Surface::Gateway)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<ServerBody> {

@@ -179,7 +179,8 @@ fn everything((start, end): (Bytes, Bytes)) -> Scan {
     Scan { start, end, reverse: false, limit: usize::MAX, max_bytes: usize::MAX }
 }
 
-/// A fresh id.
+/// A fresh id. One is made for every request, so its randomness comes from the thread's generator and not from the kernel.
 pub(crate) fn new_id(datacenter_label: u16) -> Id {
-    Id::from_parts(*uuid::Uuid::new_v4().as_bytes(), datacenter_label)
+    let uuid = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+    Id::from_parts(*uuid.as_bytes(), datacenter_label)
 }

@@ -22,20 +22,6 @@ pub struct Guard {
     pub tcp_nodelay: bool,
     /// Serves the WebSocket `/health/ws`.
     pub enable_websocket_health_route: bool,
-    /// How long a resolved route is kept.
-    pub route_cache_ttl_ms: Millis,
-    /// Outer limit of resolving a route.
-    pub route_timeout_ms: Millis,
-    /// Limit of one router's part in resolving a route.
-    pub route_dispatch_timeout_ms: Millis,
-    /// Limit of resolving a management API route.
-    pub route_api_public_timeout_ms: Millis,
-    /// Limit of subscribing to an actor's changes.
-    pub route_pegboard_subscribe_timeout_ms: Millis,
-    /// Limit of loading an actor's record.
-    pub route_pegboard_fetch_actor_timeout_ms: Millis,
-    /// Limit of telling an actor to wake.
-    pub route_pegboard_wake_signal_timeout_ms: Millis,
     /// Limit of finding or making an actor by key.
     pub route_pegboard_resolve_query_timeout_ms: Millis,
     /// How long a request waits for its actor to become ready.
@@ -58,14 +44,12 @@ pub struct Guard {
     pub proxy_retry_max_attempts: u32,
     /// Pause after the first such attempt; doubles with each one.
     pub proxy_retry_initial_interval_ms: Millis,
-    /// How long the API, or another datacenter, may take to answer with headers.
+    /// How long another datacenter may take to answer with headers.
     pub upstream_request_timeout_ms: Millis,
     /// Limit of setting up a WebSocket to another datacenter.
     pub websocket_setup_timeout_ms: Millis,
     /// Limit of one attempt to connect a WebSocket to another datacenter.
     pub websocket_connect_attempt_timeout_ms: Millis,
-    /// Limit of sending one message on such a WebSocket.
-    pub websocket_send_timeout_ms: Millis,
     /// Limit of flushing such a WebSocket when it closes.
     pub websocket_flush_timeout_ms: Millis,
     /// How long an idle connection to another datacenter is kept.
@@ -80,16 +64,24 @@ pub struct Guard {
     pub http_max_request_body_size: u64,
     /// Largest WebSocket message, in bytes.
     pub websocket_max_message_size: u64,
-    /// Largest WebSocket frame, in bytes.
-    pub websocket_max_frame_size: u64,
+    /// How long a client may take to accept what is sent on its WebSocket.
+    pub websocket_send_timeout_ms: Millis,
     /// Takes over and passes on W3C trace context headers.
     pub trace_propagation: bool,
 
     // Accepted without effect, see `ineffective`.
+    route_cache_ttl_ms: Millis,
+    route_timeout_ms: Millis,
+    route_dispatch_timeout_ms: Millis,
+    route_api_public_timeout_ms: Millis,
+    route_pegboard_subscribe_timeout_ms: Millis,
+    route_pegboard_fetch_actor_timeout_ms: Millis,
+    route_pegboard_wake_signal_timeout_ms: Millis,
     route_compute_timeout_ms: Millis,
     route_auth_check_timeout_ms: Millis,
     route_pegboard_auth_check_timeout_ms: Millis,
     actor_force_wake_pending_timeout_ms: i64,
+    websocket_max_frame_size: u64,
 }
 
 impl Default for Guard {
@@ -99,13 +91,6 @@ impl Default for Guard {
             port: 6420,
             tcp_nodelay: true,
             enable_websocket_health_route: false,
-            route_cache_ttl_ms: Millis::new(600_000),
-            route_timeout_ms: Millis::new(60_000),
-            route_dispatch_timeout_ms: Millis::new(55_000),
-            route_api_public_timeout_ms: Millis::new(5_000),
-            route_pegboard_subscribe_timeout_ms: Millis::new(2_000),
-            route_pegboard_fetch_actor_timeout_ms: Millis::new(5_000),
-            route_pegboard_wake_signal_timeout_ms: Millis::new(5_000),
             route_pegboard_resolve_query_timeout_ms: Millis::new(15_000),
             actor_ready_timeout_ms: Millis::new(30_000),
             rate_limit: None,
@@ -120,7 +105,6 @@ impl Default for Guard {
             upstream_request_timeout_ms: Millis::new(30_000),
             websocket_setup_timeout_ms: Millis::new(30_000),
             websocket_connect_attempt_timeout_ms: Millis::new(5_000),
-            websocket_send_timeout_ms: Millis::new(5_000),
             websocket_flush_timeout_ms: Millis::new(2_000),
             http_client_pool_idle_timeout_ms: Millis::new(30_000),
             admission_client_state_cache_capacity: 10_000,
@@ -128,12 +112,20 @@ impl Default for Guard {
             https: None,
             http_max_request_body_size: 20 * 1024 * 1024,
             websocket_max_message_size: 32 * 1024 * 1024,
-            websocket_max_frame_size: 32 * 1024 * 1024,
+            websocket_send_timeout_ms: Millis::new(5_000),
             trace_propagation: false,
+            route_cache_ttl_ms: Millis::new(600_000),
+            route_timeout_ms: Millis::new(60_000),
+            route_dispatch_timeout_ms: Millis::new(55_000),
+            route_api_public_timeout_ms: Millis::new(5_000),
+            route_pegboard_subscribe_timeout_ms: Millis::new(2_000),
+            route_pegboard_fetch_actor_timeout_ms: Millis::new(5_000),
+            route_pegboard_wake_signal_timeout_ms: Millis::new(5_000),
             route_compute_timeout_ms: Millis::new(10_000),
             route_auth_check_timeout_ms: Millis::new(5_000),
             route_pegboard_auth_check_timeout_ms: Millis::new(5_000),
             actor_force_wake_pending_timeout_ms: 60_000,
+            websocket_max_frame_size: 32 * 1024 * 1024,
         }
     }
 }

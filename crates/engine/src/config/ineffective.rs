@@ -1,51 +1,135 @@
-//! Keys of the reference engine that this engine accepts without effect.
+//! Keys that this engine accepts without effect.
 //!
-//! They are here so that a configuration written for the reference, or handed over by an SDK that launches the engine,
-//! works unchanged. They are read with their types, so a mistake in them is still an error; their ranges are not
-//! checked. Whole sections have their types in this file; single keys are the private fields of the section they
-//! belong to. [`KEYS`] lists all of them with the reason, and loading reports which of them were set.
+//! Most belong to the reference engine. They are here so that a configuration written for the reference, or handed over
+//! by an SDK that launches the engine, works unchanged. All are read with their types, so a mistake in them is still an
+//! error.
+//!
+//! Keys that this engine will never need are the private fields of the section they belong to, and their ranges are not
+//! checked; whole sections of them have their types in this file. Keys that wait for their feature are public and
+//! checked. [`NOT_YET`] and [`NO_SUCH_MECHANISM`] list them all with the reason, a section standing for all its keys and
+//! `*` for any datacenter, and loading reports which of them were set.
 
 use serde::{Deserialize, Serialize};
 
-use super::{error::Origin, tree::Node, values::Secret};
+use super::{
+    error::Origin,
+    tree::{Node, Value},
+    values::Secret,
+};
 
 /// A key that was set and has no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ineffective {
-    /// Its path.
+    /// Its path, or that of the section it is in. A `*` stands for the name of a datacenter.
     pub key: &'static str,
     /// Where it was written.
     pub origin: Origin,
+    /// What that means to whoever set it.
+    pub class: IneffectiveClass,
     /// Why it has no effect.
     pub reason: &'static str,
 }
 
-const NO_HOSTED_SERVICE: &str = "this engine reports to nobody";
-const NO_UPSTREAM_WORKER: &str = "this engine has no polling workflow worker";
-const NO_LEGACY_RUNNERS: &str = "this engine serves envoys only, not the older runner protocol";
-const NO_HISTORY: &str = "this engine keeps no page history that would need compaction";
-const ALWAYS_STREAMS: &str = "this engine always streams, with its own bounded buffers";
-const CONSISTENT_READS: &str = "this engine never chooses a host from an old snapshot";
-const IN_PROCESS: &str = "inside one process messages and caches need no configuration";
+/// What it means to whoever set a key that it has no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IneffectiveClass {
+    /// It asks for something that this version does not do. Worth a warning.
+    NotYet,
+    /// There is nothing it could act on, and nothing is lost. SDKs that launch the engine set some of these
+    /// (`spec/engine-api.md` 15.3), so it is not worth a warning.
+    NoSuchMechanism,
+}
 
-/// Every key without effect, and why.
-pub(super) const KEYS: &[(&str, &str)] = &[
+const NO_CLIENT_LIMITS: &str = "not in this version: the requests of a client are not limited";
+const NO_MESSAGE_LIMITS: &str = "not in this version: messages are limited in size, not in number";
+const NO_SERVERLESS: &str = "not in this version: serverless pools get no requests";
+const NO_THROTTLE: &str = "not in this version: what actors read and write is not throttled";
+
+/// Keys without effect that ask for something this version does not do.
+pub(super) const NOT_YET: &[(&str, &str)] = &[
+    ("guard.actor_max_in_flight", NO_CLIENT_LIMITS),
+    ("guard.actor_rate_limit", NO_CLIENT_LIMITS),
+    ("guard.admission_client_state_cache_capacity", NO_CLIENT_LIMITS),
+    ("guard.admission_client_state_cache_idle_timeout_ms", NO_CLIENT_LIMITS),
+    ("guard.enable_websocket_health_route", "not in this version: there is no /health/ws"),
+    ("guard.enforce_documented_limits", NO_CLIENT_LIMITS),
+    ("guard.exempt_loopback", NO_CLIENT_LIMITS),
+    ("guard.max_in_flight", NO_CLIENT_LIMITS),
+    ("guard.rate_limit", NO_CLIENT_LIMITS),
+    ("guard.trace_propagation", "not in this version: trace headers are passed on unchanged"),
+    ("guard.trusted_proxies", "not in this version: x-forwarded-for is passed on, and nobody is judged by it"),
+    ("logs.redirect_logs_dir", "not in this version: logs go to standard error"),
+    ("outbound", "not in this version: the engine sends no requests of its own"),
+    ("pegboard.actor_allocation_threshold", NO_SERVERLESS),
+    ("pegboard.default_metadata_poll_interval", NO_SERVERLESS),
+    ("pegboard.envoy_load_balancer", "not in this version: the less loaded of two random hosts is chosen"),
+    ("pegboard.envoy_websocket_rate_limit_drip_rate_us", NO_MESSAGE_LIMITS),
+    ("pegboard.envoy_websocket_rate_limit_requests", NO_MESSAGE_LIMITS),
+    ("pegboard.gateway_websocket_rate_limit_drip_rate_ms", NO_MESSAGE_LIMITS),
+    ("pegboard.gateway_websocket_rate_limit_requests", NO_MESSAGE_LIMITS),
+    ("pegboard.pool_desired_max_override", NO_SERVERLESS),
+    ("pegboard.preload_max_total_bytes", "not in this version: a start carries no data"),
+    ("pegboard.runner_pool_consecutive_successes_to_clear_error", NO_SERVERLESS),
+    ("pegboard.serverless_backoff_max_exponent", NO_SERVERLESS),
+    ("pegboard.serverless_base_retry_timeout", NO_SERVERLESS),
+    ("pegboard.serverless_retry_reset_duration", NO_SERVERLESS),
+    ("runtime.allow_version_rollback", "not in this version: data of a newer version is always refused"),
+    ("sqlite.actor_read_bytes_per_second", NO_THROTTLE),
+    ("sqlite.actor_write_bytes_per_second", NO_THROTTLE),
+    ("sqlite.pitr", "not in this version: there is no history of databases"),
+    ("topology.datacenters.*.valid_hosts", "not in this version: any host name is accepted"),
+];
+
+const ALWAYS_STREAMS: &str = "this engine always streams, with its own bounded buffers";
+const IN_PROCESS: &str = "inside one process messages and caches need no configuration";
+const NO_EVENT_QUEUES: &str = "the events of a host go straight to its actors";
+const NO_EXPIRY_QUEUE: &str = "what a lost host leaves behind is dealt with at once";
+const NO_HISTORY: &str = "this engine keeps no page history that would need compaction";
+const NO_HOSTED_SERVICE: &str = "this engine reports to nobody";
+const NO_LEGACY_RUNNERS: &str = "this engine serves envoys only, not the older runner protocol";
+const NO_UPSTREAM_WORKER: &str = "this engine has no polling workflow worker";
+const ONE_DATACENTER: &str = "there is one datacenter, and nothing is sent to another";
+const ONE_NODE: &str = "there is one node, where a request learns at once that its host is gone";
+const ROUTED_IN_MEMORY: &str = "this engine routes a request in memory, which takes no time worth a limit";
+
+/// Keys without effect that have nothing to act on.
+pub(super) const NO_SUCH_MECHANISM: &[(&str, &str)] = &[
     ("cache", IN_PROCESS),
     ("clickhouse", NO_HOSTED_SERVICE),
     ("features", ALWAYS_STREAMS),
     ("guard.actor_force_wake_pending_timeout_ms", "this engine wakes an actor once and waits"),
+    ("guard.http_client_pool_idle_timeout_ms", ONE_DATACENTER),
+    ("guard.proxy_retry_initial_interval_ms", ONE_DATACENTER),
+    ("guard.proxy_retry_max_attempts", ONE_DATACENTER),
+    ("guard.route_api_public_timeout_ms", ROUTED_IN_MEMORY),
     ("guard.route_auth_check_timeout_ms", "tokens are checked in memory"),
+    ("guard.route_cache_ttl_ms", "this engine looks every actor up anew, in memory"),
     ("guard.route_compute_timeout_ms", "there is no managed compute to route to"),
+    ("guard.route_dispatch_timeout_ms", ROUTED_IN_MEMORY),
     ("guard.route_pegboard_auth_check_timeout_ms", "tokens are checked in memory"),
+    ("guard.route_pegboard_fetch_actor_timeout_ms", ROUTED_IN_MEMORY),
+    ("guard.route_pegboard_subscribe_timeout_ms", ROUTED_IN_MEMORY),
+    ("guard.route_pegboard_wake_signal_timeout_ms", ROUTED_IN_MEMORY),
+    ("guard.route_timeout_ms", ROUTED_IN_MEMORY),
+    ("guard.upstream_request_timeout_ms", ONE_DATACENTER),
+    ("guard.websocket_connect_attempt_timeout_ms", ONE_DATACENTER),
+    ("guard.websocket_flush_timeout_ms", ONE_DATACENTER),
+    ("guard.websocket_max_frame_size", "a frame may be as large as a message, see guard.websocket_max_message_size"),
+    ("guard.websocket_setup_timeout_ms", ONE_DATACENTER),
     ("memory", IN_PROCESS),
     ("nats.disable_memory_optimization", "messages inside one node never pass through NATS"),
-    ("pegboard.envoy_load_balancer.hash.use_snapshot_read", CONSISTENT_READS),
-    ("pegboard.envoy_load_balancer.newest_ping_timestamp.use_snapshot_read", CONSISTENT_READS),
-    ("pegboard.envoy_load_balancer.random_full_range.use_snapshot_read", CONSISTENT_READS),
-    ("pegboard.envoy_load_balancer.random_ping_timestamp.use_snapshot_read", CONSISTENT_READS),
+    ("pegboard.actor_allocation_candidate_sample_size", "this engine looks at every host of a pool"),
+    ("pegboard.envoy_event_demuxer_gc_interval", NO_EVENT_QUEUES),
+    ("pegboard.envoy_event_demuxer_max_last_seen_threshold", NO_EVENT_QUEUES),
+    ("pegboard.envoy_expire_scheduler_max_concurrent_expires", NO_EXPIRY_QUEUE),
+    ("pegboard.envoy_expire_scheduler_max_pending", NO_EXPIRY_QUEUE),
+    ("pegboard.gateway_gc_interval_ms", "every connection has its own timer for unacknowledged messages"),
     ("pegboard.gateway_http_response_body_channel_capacity", ALWAYS_STREAMS),
     ("pegboard.gateway_http_response_queue_max_messages", ALWAYS_STREAMS),
     ("pegboard.gateway_streaming_http_response_queue_max_bytes", ALWAYS_STREAMS),
+    ("pegboard.gateway_tunnel_ping_timeout_ms", ONE_NODE),
+    ("pegboard.gateway_update_ping_interval_ms", ONE_NODE),
+    ("pegboard.min_metadata_poll_interval", "no pool's metadata is read, so none is read too often"),
     ("pegboard.runner_eligible_threshold", NO_LEGACY_RUNNERS),
     ("pegboard.runner_event_demuxer_gc_interval_ms", NO_LEGACY_RUNNERS),
     ("pegboard.runner_event_demuxer_max_last_seen_ms", NO_LEGACY_RUNNERS),
@@ -68,8 +152,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("runtime.worker_max_wake_keys_per_workflow_name_per_pull", NO_UPSTREAM_WORKER),
     ("runtime.worker_max_workflows_per_pull", NO_UPSTREAM_WORKER),
     ("runtime.worker_poll_interval_ms", NO_UPSTREAM_WORKER),
-    ("sqlite.actor_read_bytes_per_second", "actors are not throttled"),
-    ("sqlite.actor_write_bytes_per_second", "actors are not throttled"),
+    ("runtime.worker_shutdown_duration", "background work has nothing to finish; what was acknowledged is stored"),
     ("sqlite.compaction_admission_percent", NO_HISTORY),
     ("sqlite.compaction_hot_fold_direct_to_shard", NO_HISTORY),
     ("sqlite.compaction_install_admit_soft_util", NO_HISTORY),
@@ -84,21 +167,43 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("sqlite.compaction_write_bytes_per_second", NO_HISTORY),
     ("sqlite.manager_idle_poll_interval_ms", NO_HISTORY),
     ("sqlite.manager_reclaim_interval_ms", NO_HISTORY),
-    ("sqlite.pitr", NO_HISTORY),
     ("sqlite.unstable_disable_commit_size_cap", "the limit on a commit protects every actor of a node"),
     ("sqlite.unstable_disable_compaction", NO_HISTORY),
     ("telemetry", NO_HOSTED_SERVICE),
+    ("topology.datacenters.*.is_leader", ONE_DATACENTER),
+    ("topology.datacenters.*.peer_url", ONE_DATACENTER),
+    ("topology.datacenters.*.proxy_url", ONE_DATACENTER),
 ];
 
-/// Which of [`KEYS`] were set in `tree`.
+/// Which keys without effect were set in `tree`.
 pub(super) fn found_in(tree: &Node) -> Vec<Ineffective> {
     let mut found = Vec::new();
-    for &(key, reason) in KEYS {
-        if let Some(node) = tree.find(key) {
-            found.push(Ineffective { key, origin: node.origin.clone(), reason });
+    for (class, keys) in [(IneffectiveClass::NotYet, NOT_YET), (IneffectiveClass::NoSuchMechanism, NO_SUCH_MECHANISM)] {
+        for &(key, reason) in keys {
+            if let Some(node) = find(tree, key) {
+                found.push(Ineffective { key, origin: node.origin.clone(), class, reason });
+            }
         }
     }
+    found.sort_by_key(|found| found.key);
     found
+}
+
+/// The first node at a dotted path in which `*` stands for any key of an object or any item of a list: datacenters come
+/// as either.
+fn find<'a>(tree: &'a Node, path: &str) -> Option<&'a Node> {
+    let Some((around, inside)) = path.split_once(".*.") else { return tree.find(path) };
+    match &tree.find(around)?.value {
+        Value::Table(table) => table.values().find_map(|node| find(node, inside)),
+        Value::List(nodes) => nodes.iter().find_map(|node| find(node, inside)),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Unsigned(_)
+        | Value::Negative(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Loose(_) => None,
+    }
 }
 
 /// `cache`.

@@ -31,7 +31,7 @@ pub struct Sources {
 pub struct Loaded {
     /// The configuration, complete and checked.
     pub config: Config,
-    /// Keys that were set and have no effect, in alphabetical order. For the log.
+    /// Keys that were set and have no effect, in alphabetical order. For the log, at the level their class asks for.
     pub ineffective: Vec<Ineffective>,
     /// Whether `topology` was derived from the listeners. If it was, and a port was 0, make it anew with
     /// [`Topology::single`] once the listeners are bound.

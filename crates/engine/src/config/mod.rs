@@ -34,7 +34,7 @@ pub use self::{
     cli::{Cli, Command, Start, UnknownService},
     error::{ConfigError, Origin},
     guard::{Guard, Https, RateLimit, Tls},
-    ineffective::Ineffective,
+    ineffective::{Ineffective, IneffectiveClass},
     load::{Loaded, Sources, load},
     pegboard::{EnvoyLoadBalancer, HashBalancer, Pegboard, PlainBalancer},
     runtime::Runtime,

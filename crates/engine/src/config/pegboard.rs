@@ -19,7 +19,7 @@ pub struct Pegboard {
     pub actor_allocation_threshold: Millis,
     /// How long a start may take until the host confirms it.
     pub actor_start_threshold: Millis,
-    /// How long a stop may take until the host confirms it. A pool's longer grace period wins.
+    /// How long a stop may take until the host confirms it, in every pool. Hosts are told.
     pub actor_stop_threshold: Millis,
     /// How long to look for a host before the actor goes to sleep.
     pub actor_retry_duration_threshold: Millis,
@@ -39,8 +39,6 @@ pub struct Pegboard {
     pub min_metadata_poll_interval: Millis,
     /// Successful starts in a row that clear a pool's error.
     pub runner_pool_consecutive_successes_to_clear_error: u32,
-    /// Hosts that are looked at to find the best one for an actor; at least 1.
-    pub actor_allocation_candidate_sample_size: u32,
     /// How long a host may take to accept a client's WebSocket.
     pub gateway_websocket_open_timeout_ms: Millis,
     /// How long an actor may take to begin its answer.
@@ -49,8 +47,6 @@ pub struct Pegboard {
     pub gateway_response_chunk_idle_timeout_ms: Millis,
     /// How often an open request checks that its host's node still lives; at least 1 ms.
     pub gateway_update_ping_interval_ms: Millis,
-    /// How often unacknowledged messages are looked for; at least 1 ms.
-    pub gateway_gc_interval_ms: Millis,
     /// How long such a check may stay unanswered.
     pub gateway_tunnel_ping_timeout_ms: Millis,
     /// How long a message to a hibernatable connection may stay unacknowledged.
@@ -67,10 +63,6 @@ pub struct Pegboard {
     pub envoy_lost_threshold: Millis,
     /// How long a host may take to answer a ping.
     pub envoy_ping_timeout: Millis,
-    /// How often idle event queues of hosts are dropped; at least 1 ms.
-    pub envoy_event_demuxer_gc_interval: Millis,
-    /// Silence after which an event queue counts as idle.
-    pub envoy_event_demuxer_max_last_seen_threshold: Millis,
     /// Largest buffered answer of an actor, in bytes. Hosts are told.
     pub envoy_max_response_payload_size: u64,
     /// How often a host is pinged; at least 1 ms.
@@ -79,10 +71,6 @@ pub struct Pegboard {
     pub envoy_eligible_threshold: Millis,
     /// How a host is chosen for an actor.
     pub envoy_load_balancer: EnvoyLoadBalancer,
-    /// Lost hosts that are cleaned up at the same time; at least 1.
-    pub envoy_expire_scheduler_max_concurrent_expires: u32,
-    /// Lost hosts that wait for that at most; at least 1.
-    pub envoy_expire_scheduler_max_pending: u32,
     /// Messages one host connection may send in a burst; at least 1.
     pub envoy_websocket_rate_limit_requests: u64,
     /// After a burst, one message more is allowed every so often; at least 1 µs.
@@ -97,6 +85,12 @@ pub struct Pegboard {
     pub actor_create_rate_limit_drip_rate_ms: Millis,
 
     // Accepted without effect, see `ineffective`.
+    actor_allocation_candidate_sample_size: u32,
+    envoy_event_demuxer_gc_interval: Millis,
+    envoy_event_demuxer_max_last_seen_threshold: Millis,
+    envoy_expire_scheduler_max_concurrent_expires: u32,
+    envoy_expire_scheduler_max_pending: u32,
+    gateway_gc_interval_ms: Millis,
     runner_eligible_threshold: Millis,
     runner_lost_threshold: Millis,
     runner_max_response_payload_body_size: u64,
@@ -127,12 +121,10 @@ impl Default for Pegboard {
             default_metadata_poll_interval: Millis::new(10_000),
             min_metadata_poll_interval: Millis::new(5_000),
             runner_pool_consecutive_successes_to_clear_error: 3,
-            actor_allocation_candidate_sample_size: 100,
             gateway_websocket_open_timeout_ms: Millis::new(15_000),
             gateway_response_start_timeout_ms: Millis::new(300_000),
             gateway_response_chunk_idle_timeout_ms: Millis::new(30_000),
             gateway_update_ping_interval_ms: Millis::new(3_000),
-            gateway_gc_interval_ms: Millis::new(15_000),
             gateway_tunnel_ping_timeout_ms: Millis::new(30_000),
             gateway_hws_message_ack_timeout_ms: Millis::new(30_000),
             gateway_hws_max_pending_size: 128 * 1024 * 1024,
@@ -141,20 +133,22 @@ impl Default for Pegboard {
             gateway_websocket_rate_limit_drip_rate_ms: Millis::new(10),
             envoy_lost_threshold: Millis::new(15_000),
             envoy_ping_timeout: Millis::new(15_000),
-            envoy_event_demuxer_gc_interval: Millis::new(30_000),
-            envoy_event_demuxer_max_last_seen_threshold: Millis::new(30_000),
             envoy_max_response_payload_size: 20 * 1024 * 1024,
             envoy_update_ping_interval: Millis::new(3_000),
             envoy_eligible_threshold: Millis::new(10_000),
             envoy_load_balancer: EnvoyLoadBalancer::Hash(HashBalancer::default()),
-            envoy_expire_scheduler_max_concurrent_expires: 32,
-            envoy_expire_scheduler_max_pending: 1_024,
             envoy_websocket_rate_limit_requests: 16_384,
             envoy_websocket_rate_limit_drip_rate_us: Micros::new(200),
             serverless_drain_grace_period: Millis::new(10_000),
             preload_max_total_bytes: 1024 * 1024,
             actor_create_rate_limit_requests: 500,
             actor_create_rate_limit_drip_rate_ms: Millis::new(10),
+            actor_allocation_candidate_sample_size: 100,
+            envoy_event_demuxer_gc_interval: Millis::new(30_000),
+            envoy_event_demuxer_max_last_seen_threshold: Millis::new(30_000),
+            envoy_expire_scheduler_max_concurrent_expires: 32,
+            envoy_expire_scheduler_max_pending: 1_024,
+            gateway_gc_interval_ms: Millis::new(15_000),
             runner_eligible_threshold: Millis::new(10_000),
             runner_lost_threshold: Millis::new(15_000),
             runner_max_response_payload_body_size: 20 * 1024 * 1024,

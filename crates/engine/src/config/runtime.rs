@@ -10,16 +10,15 @@ use super::values::{Millis, Secs};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Runtime {
-    /// How long background work may go on after a signal to stop.
-    pub worker_shutdown_duration: Secs,
     /// How long requests may go on after a signal to stop.
     pub guard_shutdown_duration: Secs,
-    /// When the process ends whatever still runs; not below either of the others.
+    /// When the process ends whatever still runs; below neither `guard_shutdown_duration` nor `worker_shutdown_duration`.
     pub force_shutdown_duration: Secs,
     /// Starts even on data that a newer version has written.
     pub allow_version_rollback: bool,
 
     // Accepted without effect, see `ineffective`.
+    pub(super) worker_shutdown_duration: Secs,
     worker_cpu_max: Option<u64>,
     worker_load_shedding_curve: Vec<(u64, u64)>,
     worker_load_shedding_beta: f64,
@@ -38,10 +37,10 @@ pub struct Runtime {
 impl Default for Runtime {
     fn default() -> Self {
         Self {
-            worker_shutdown_duration: Secs::new(30),
             guard_shutdown_duration: Secs::new(600),
             force_shutdown_duration: Secs::new(600),
             allow_version_rollback: false,
+            worker_shutdown_duration: Secs::new(30),
             worker_cpu_max: None,
             worker_load_shedding_curve: vec![(700, 1_000), (900, 50)],
             worker_load_shedding_beta: 0.95,

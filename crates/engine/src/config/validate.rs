@@ -83,18 +83,13 @@ fn check_pegboard(pegboard: &Pegboard) -> Result<(), Violation> {
         ("default_metadata_poll_interval", pegboard.default_metadata_poll_interval.count()),
         ("min_metadata_poll_interval", pegboard.min_metadata_poll_interval.count()),
         ("gateway_update_ping_interval_ms", pegboard.gateway_update_ping_interval_ms.count()),
-        ("gateway_gc_interval_ms", pegboard.gateway_gc_interval_ms.count()),
         ("gateway_websocket_rate_limit_drip_rate_ms", pegboard.gateway_websocket_rate_limit_drip_rate_ms.count()),
-        ("envoy_event_demuxer_gc_interval", pegboard.envoy_event_demuxer_gc_interval.count()),
         ("envoy_update_ping_interval", pegboard.envoy_update_ping_interval.count()),
         ("envoy_websocket_rate_limit_drip_rate_us", pegboard.envoy_websocket_rate_limit_drip_rate_us.count()),
         ("actor_create_rate_limit_drip_rate_ms", pegboard.actor_create_rate_limit_drip_rate_ms.count()),
         ("gateway_websocket_rate_limit_requests", pegboard.gateway_websocket_rate_limit_requests),
         ("envoy_websocket_rate_limit_requests", pegboard.envoy_websocket_rate_limit_requests),
         ("actor_create_rate_limit_requests", pegboard.actor_create_rate_limit_requests),
-        ("actor_allocation_candidate_sample_size", pegboard.actor_allocation_candidate_sample_size.into()),
-        ("envoy_expire_scheduler_max_concurrent_expires", pegboard.envoy_expire_scheduler_max_concurrent_expires.into()),
-        ("envoy_expire_scheduler_max_pending", pegboard.envoy_expire_scheduler_max_pending.into()),
     ];
     for (key, value) in at_least_one {
         require_range(value, 1..=u64::MAX, &format!("pegboard.{key}"))?;

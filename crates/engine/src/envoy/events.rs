@@ -13,10 +13,17 @@ use crate::scheduler::Scheduler;
 pub(super) async fn events(scheduler: &Scheduler, host: &Host, events: Vec<EventWrapper>) -> Result<(), EnvoyClose> {
     for EventWrapper { checkpoint, inner } in events {
         let actor: ActorId = checkpoint.actor_id.parse().map_err(|_| EnvoyClose::InvalidPacket)?;
+        let (generation, index) = (checkpoint.generation, checkpoint.index);
+        // A generation that has moved on, or never was here: another namespace may have a host with the same key. There is
+        // nothing to do but to let the host forget the event.
+        if host.generation_of(actor) != Some(generation) {
+            host.event_processed(actor, generation, index);
+            continue;
+        }
         let input = Input::Event {
             host: host.key.clone(),
-            generation: checkpoint.generation,
-            index: checkpoint.index,
+            generation,
+            index,
             kind: kind(inner),
         };
         scheduler.post_with_room(actor, input).await;

@@ -168,6 +168,11 @@ impl Host {
         !std::mem::replace(&mut self.state.lock().stopping, true)
     }
 
+    /// Whether it takes no new actors because it shuts down or is being replaced.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.state.lock().stopping
+    }
+
     pub(crate) fn assign(&self, actor: ActorId, generation: u32) {
         self.state.lock().actors.insert(actor, generation);
     }

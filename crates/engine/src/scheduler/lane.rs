@@ -180,6 +180,21 @@ impl Scheduler {
         if destroyed {
             self.reclaim(actor);
         }
+        self.catch_up(before, record);
+    }
+
+    /// Makes up for what changed while a step was being stored. A host looks for actors that wait only when it connects, and
+    /// at its own only when it begins to stop; both may have been too early to find this one.
+    fn catch_up(&self, before: &ActorRecord, record: &ActorRecord) {
+        let identity = &record.identity;
+        let waits = matches!(record.phase, Phase::Reallocating { .. });
+        if waits && self.0.hosts.choose(identity.namespace_id, &identity.pool).is_some() {
+            self.post(identity.actor_id, Input::CapacityArrived);
+        }
+        let is_placed = record.generation != before.generation;
+        if is_placed && self.host_of(record).is_some_and(|host| host.is_stopping()) {
+            self.post(identity.actor_id, Input::Evict { generation: record.generation });
+        }
     }
 
     /// Shows an actor's state to whoever watches it.

@@ -18,8 +18,20 @@ async fn a_new_actor_has_no_history() {
     assert_eq!(
         shown,
         [
-            "actor_id", "name", "key", "namespace_id", "datacenter", "runner_name_selector", "crash_policy", "create_ts", "start_ts",
-            "pending_allocation_ts", "connectable_ts", "sleep_ts", "reschedule_ts", "destroy_ts",
+            "actor_id",
+            "name",
+            "key",
+            "namespace_id",
+            "datacenter",
+            "runner_name_selector",
+            "crash_policy",
+            "create_ts",
+            "start_ts",
+            "pending_allocation_ts",
+            "connectable_ts",
+            "sleep_ts",
+            "reschedule_ts",
+            "destroy_ts",
         ]
     );
     for unset in ["start_ts", "pending_allocation_ts", "connectable_ts", "sleep_ts", "reschedule_ts", "destroy_ts"] {
@@ -64,7 +76,9 @@ async fn what_does_not_exist_is_named() {
     assert_eq!(nowhere.error(), (400, "namespace.not_found".to_owned()));
     let datacenter = engine.post("/actors?namespace=default", &with("datacenter", json!("mars"))).await;
     assert_eq!(datacenter.error(), (400, "datacenter.not_found".to_owned()));
-    for (member, value) in [("crash_policy", json!("explode")), ("surplus", json!(1)), ("name", Value::Null), ("input", json!("%"))] {
+    for (member, value) in
+        [("crash_policy", json!("explode")), ("surplus", json!(1)), ("name", Value::Null), ("input", json!("%"))]
+    {
         let answer = engine.post("/actors?namespace=default", &with(member, value)).await;
         assert_eq!(answer.error(), (400, "api.bad_request".to_owned()), "{member}");
     }
@@ -163,15 +177,15 @@ async fn many_at_once_get_one_actor() {
 
 #[tokio::test]
 async fn too_many_creations_are_refused_but_getting_is_free() {
-    let settings = json!({ "pegboard": { "actor_create_rate_limit_requests": 6, "actor_create_rate_limit_drip_rate_ms": 60_000 } });
+    let settings =
+        json!({ "pegboard": { "actor_create_rate_limit_requests": 6, "actor_create_rate_limit_drip_rate_ms": 60_000 } });
     let engine = TestEngine::start(settings).await;
     for number in 0..6 {
         engine.create("counter", Some(&number.to_string())).await;
     }
     assert_eq!(engine.try_create("counter", Some("7")).await.error(), (400, "actor.creation_rate_limit".to_owned()));
-    let through_gateway = engine
-        .get("/gateway/counter/request/x?rvt-namespace=default&rvt-method=getOrCreate&rvt-key=7&rvt-pool=default")
-        .await;
+    let through_gateway =
+        engine.get("/gateway/counter/request/x?rvt-namespace=default&rvt-method=getOrCreate&rvt-key=7&rvt-pool=default").await;
     assert_eq!(through_gateway.error(), (429, "actor.creation_rate_limit".to_owned()));
     let existing = engine.put("/actors?namespace=default", &creation("counter", Some("0"))).await;
     assert_eq!(existing.json()["created"], false);

@@ -1,0 +1,486 @@
+//! Requests through the gateway: answers, streams and failures (`spec/envoy-protocol.md` 13, checklist 29 to 42).
+
+use std::time::Duration;
+
+use http::{Method, Request};
+use protocol::envoy::{
+    BodyChunk, HttpStreamAbortReasonKind, ResponseStart, ToEnvoyTunnelMessageKind as ToActor,
+    ToRivetTunnelMessageKind as FromActor,
+};
+use serde_json::{Value, json};
+use testkit::client::{self, Answer, Exchange, begin};
+use testkit::envoy::{EnvoyParams, FakeEnvoy, Run, TunnelRequest, headers_of};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::scene::{TestEngine, escape, is_set};
+
+const A_WHILE: Duration = Duration::from_millis(100);
+
+/// An engine, a host, and an actor that takes requests.
+struct Scene {
+    engine: TestEngine,
+    envoy: FakeEnvoy,
+    run: Run,
+}
+
+impl Scene {
+    async fn new(settings: Value) -> Self {
+        Self::with_host(settings, &EnvoyParams::new()).await
+    }
+
+    async fn with_host(settings: Value, params: &EnvoyParams) -> Self {
+        let engine = TestEngine::start(settings).await;
+        let mut envoy = engine.host_with(params).await;
+        let actor = engine.create("counter", None).await;
+        let run = envoy.start_actor().await;
+        engine.actor_when(&actor, "a running actor", |actor| is_set(&actor["connectable_ts"])).await;
+        Self { engine, envoy, run }
+    }
+
+    /// Sends a request without a body.
+    fn get(&self) -> JoinHandle<Answer> {
+        self.engine.request(&self.run.actor_id)
+    }
+
+    /// Sends a request and waits for the head of its answer only.
+    fn begin(&self) -> JoinHandle<Result<Exchange, hyper::Error>> {
+        let request = client::empty(Method::GET, &format!("/gateway/{}/request/stream", self.run.actor_id));
+        tokio::spawn(begin(self.engine.address(), request))
+    }
+
+    /// A request that arrived, with the client that waits for its answer.
+    async fn waiting(&mut self) -> (TunnelRequest, JoinHandle<Result<Exchange, hyper::Error>>) {
+        let client = self.begin();
+        (self.envoy.expect_request().await, client)
+    }
+
+    /// A streamed answer that has begun.
+    async fn streaming(&mut self) -> (TunnelRequest, Exchange) {
+        let (request, client) = self.waiting().await;
+        self.envoy.begin_response(&request, 200, &[("content-type", "text/event-stream")]);
+        (request, client.await.unwrap().unwrap())
+    }
+
+    async fn expect_abort(&mut self, request: &TunnelRequest) -> HttpStreamAbortReasonKind {
+        loop {
+            let (_, kind) = self.envoy.expect_message(request, "an abort").await;
+            if let ToActor::RequestAbort(abort) = kind {
+                let named = (abort.actor_id.as_deref(), abort.actor_generation);
+                assert_eq!(named, (Some(self.run.actor_id.as_str()), Some(self.run.generation)));
+                return abort.reason.kind;
+            }
+        }
+    }
+
+    /// Shows that the connection and the actor are still in order.
+    async fn assert_alive(&mut self) {
+        let answer = self.get();
+        let request = self.envoy.expect_request().await;
+        self.envoy.respond(&request, 200, &[], "alive");
+        assert_eq!(answer.await.unwrap().text(), "alive");
+    }
+}
+
+#[tokio::test]
+async fn a_request_and_its_answer_arrive_as_they_were_sent() {
+    let mut scene = Scene::new(json!({})).await;
+    let path = format!("/gateway/{}/request/a%2Fb?x=1&y=%20", scene.run.actor_id);
+    let request = Request::builder().method(Method::DELETE).uri(path).header("X-Thing", "1");
+    let request = request.body(http_body_util::Full::default()).unwrap();
+    let answer = tokio::spawn(client::send(scene.engine.address(), request));
+    let request = scene.envoy.expect_request().await;
+    let start = &request.start;
+    assert_eq!((start.actor_id.as_str(), start.actor_generation), (scene.run.actor_id.as_str(), Some(1)));
+    assert_eq!((start.method.as_str(), start.path.as_str()), ("DELETE", "/request/a%2Fb?x=1&y=%20"));
+    assert_eq!((start.body.as_ref(), start.stream, start.response_stream), (None, false, true));
+    assert_eq!(start.headers.get("x-thing").map(String::as_str), Some("1"));
+    let ray = start.headers.get("x-rivet-ray-id").unwrap().clone();
+    scene.envoy.respond(&request, 418, &[("x-answer", "42"), ("content-length", "9999")], "short and stout");
+    let answer = answer.await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.header("x-answer"), answer.text().as_str()), (418, "42", "short and stout"));
+    assert_eq!(answer.header("x-rivet-ray-id"), ray);
+    // Nothing follows a complete answer.
+    scene.envoy.expect_no_message(&request, A_WHILE).await;
+}
+
+#[tokio::test]
+async fn an_actor_can_be_addressed_by_its_key() {
+    let engine = TestEngine::start(json!({})).await;
+    let mut envoy = engine.host().await;
+    let path = "/gateway/counter/request/x?rvt-namespace=default&rvt-method=getOrCreate&rvt-key=a,b&rvt-pool=default&q=1";
+    let answer = tokio::spawn(client::send(engine.address(), client::empty(Method::GET, path)));
+    let (run, start) = envoy.expect_start().await;
+    assert_eq!((start.config.name.as_str(), start.config.key.as_deref()), ("counter", Some("a/b")));
+    envoy.running(&run);
+    let request = envoy.expect_request().await;
+    assert_eq!(request.start.path, "/request/x?q=1");
+    envoy.respond(&request, 200, &[], "made");
+    assert_eq!(answer.await.unwrap().text(), "made");
+
+    let get = |key: &str| format!("/gateway/counter/request/x?rvt-namespace=default&rvt-method=get&rvt-key={}", escape(key));
+    assert_eq!(engine.get(&get("nobody")).await.error(), (404, "actor.not_found".to_owned()));
+    let answer = tokio::spawn(client::send(engine.address(), client::empty(Method::GET, &get("a,b"))));
+    let request = envoy.expect_request().await;
+    assert_eq!(request.start.actor_id, run.actor_id);
+    envoy.respond(&request, 200, &[], "found");
+    assert_eq!(answer.await.unwrap().text(), "found");
+}
+
+#[tokio::test]
+async fn a_stream_reaches_the_client_piece_by_piece() {
+    let mut scene = Scene::new(json!({})).await;
+    let (request, mut answer) = scene.streaming().await;
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    for piece in ["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"] {
+        scene.envoy.response_chunk(&request, piece, false);
+        let sent = Instant::now();
+        assert_eq!(answer.chunk().await.unwrap().unwrap(), piece);
+        assert!(sent.elapsed() < A_WHILE, "{:?}", sent.elapsed());
+    }
+    scene.envoy.response_chunk(&request, "", true);
+    assert!(answer.chunk().await.is_none());
+    // The end is the end: no credit, no abort.
+    scene.envoy.expect_no_message(&request, A_WHILE).await;
+    scene.assert_alive().await;
+}
+
+#[tokio::test]
+async fn the_first_piece_may_come_with_the_head() {
+    let mut scene = Scene::new(json!({})).await;
+    let (request, client) = scene.waiting().await;
+    let start = ResponseStart { status: 200, headers: headers_of(&[]), body: Some("first ".into()), stream: true };
+    scene.envoy.reply(&request, FromActor::ResponseStart(start));
+    scene.envoy.response_chunk(&request, "last", true);
+    assert_eq!(client.await.unwrap().unwrap().finish().await.unwrap().text(), "first last");
+}
+
+#[tokio::test]
+async fn credit_returns_as_the_client_takes_bytes() {
+    let mut scene = Scene::new(json!({})).await;
+    let (request, answer) = scene.streaming().await;
+    let taken = tokio::spawn(answer.finish());
+    let piece = vec![7; 65_536];
+    let (mut sent, mut consumed, mut next_index) = (0_u64, 0_u64, 1_u16);
+    while sent < 4 * 1_048_576 {
+        while sent - consumed < 1_048_576 {
+            scene.envoy.response_chunk(&request, piece.clone(), false);
+            sent += piece.len() as u64;
+        }
+        let (index, kind) = scene.envoy.expect_message(&request, "credit").await;
+        let ToActor::ResponseBodyWindowUpdate { consumed_bytes } = kind else { panic!("{kind:?}") };
+        assert!(consumed < consumed_bytes && consumed_bytes <= sent, "{consumed} {consumed_bytes} {sent}");
+        assert_eq!(index, next_index);
+        (consumed, next_index) = (consumed_bytes, next_index + 1);
+    }
+    scene.envoy.response_chunk(&request, "", true);
+    assert_eq!(taken.await.unwrap().unwrap().body.len() as u64, sent);
+}
+
+#[tokio::test]
+async fn an_actor_that_ignores_a_stalled_client_is_stopped() {
+    let settings = json!({ "pegboard": { "envoy_max_response_payload_size": 1_048_576 } });
+    let mut scene = Scene::new(settings).await;
+    let (request, mut answer) = scene.streaming().await;
+    for _piece in 0..512 {
+        scene.envoy.response_chunk(&request, vec![7; 65_536], false);
+    }
+    assert_eq!(scene.expect_abort(&request).await, HttpStreamAbortReasonKind::InternalError);
+    let ending = loop {
+        match answer.chunk().await {
+            Some(Ok(_)) => {}
+            ending => break ending,
+        }
+    };
+    assert!(matches!(ending, Some(Err(_))), "a clean end of a stream that was cut");
+    scene.assert_alive().await;
+}
+
+#[tokio::test]
+async fn a_client_that_walks_away_is_reported() {
+    let mut scene = Scene::new(json!({})).await;
+    let (request, client) = scene.waiting().await;
+    client.abort();
+    assert_eq!(scene.expect_abort(&request).await, HttpStreamAbortReasonKind::Cancelled);
+    // Its answer is for nobody.
+    scene.envoy.respond(&request, 200, &[], "too late");
+
+    let (request, answer) = scene.streaming().await;
+    scene.envoy.response_chunk(&request, "some", false);
+    drop(answer);
+    assert_eq!(scene.expect_abort(&request).await, HttpStreamAbortReasonKind::Cancelled);
+    scene.assert_alive().await;
+}
+
+#[tokio::test]
+async fn an_abort_by_the_actor_is_an_error_or_a_cut() {
+    let mut scene = Scene::new(json!({})).await;
+    for kind in [
+        HttpStreamAbortReasonKind::Unknown,
+        HttpStreamAbortReasonKind::Cancelled,
+        HttpStreamAbortReasonKind::HandlerError,
+        HttpStreamAbortReasonKind::InternalError,
+    ] {
+        let answer = scene.get();
+        let request = scene.envoy.expect_request().await;
+        scene.envoy.abort(&request, kind);
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.error(), (503, "guard.tunnel_request_aborted".to_owned()));
+        assert_eq!(answer.json()["metadata"], json!({ "phase": "waiting_for_response_start" }));
+        assert_eq!(answer.header("x-rivet-error"), "guard.tunnel_request_aborted");
+
+        let (request, mut answer) = scene.streaming().await;
+        scene.envoy.response_chunk(&request, "some", false);
+        assert_eq!(answer.chunk().await.unwrap().unwrap(), "some");
+        scene.envoy.abort(&request, kind);
+        assert!(answer.chunk().await.is_some_and(|end| end.is_err()), "a clean end of an aborted stream");
+    }
+    scene.assert_alive().await;
+}
+
+#[tokio::test]
+async fn messages_out_of_order_end_the_request() {
+    let mut scene = Scene::new(json!({})).await;
+    let whole = |status| FromActor::ResponseStart(ResponseStart { status, headers: headers_of(&[]), body: None, stream: false });
+    // A gap before the head.
+    let answer = scene.get();
+    let request = scene.envoy.expect_request().await;
+    scene.envoy.reply_at(&request, 1, whole(200));
+    assert_eq!(scene.expect_abort(&request).await, HttpStreamAbortReasonKind::InternalError);
+    assert_eq!(answer.await.unwrap().error(), (500, "core.internal_error".to_owned()));
+    // A gap, and a repetition, after it.
+    for index in [2, 0] {
+        let (request, mut answer) = scene.streaming().await;
+        let chunk = BodyChunk { body: "lost".into(), finish: true };
+        scene.envoy.reply_at(&request, index, FromActor::ResponseChunk(chunk));
+        assert_eq!(scene.expect_abort(&request).await, HttpStreamAbortReasonKind::InternalError);
+        assert!(answer.chunk().await.is_some_and(|end| end.is_err()), "a clean end of a broken stream");
+    }
+    // A body before its head, and a WebSocket's message.
+    for kind in [
+        FromActor::ResponseChunk(BodyChunk { body: "x".into(), finish: false }),
+        FromActor::WebSocketOpen { can_hibernate: false },
+    ] {
+        let answer = scene.get();
+        let request = scene.envoy.expect_request().await;
+        scene.envoy.reply_at(&request, 0, kind);
+        assert_eq!(scene.expect_abort(&request).await, HttpStreamAbortReasonKind::InternalError);
+        assert_eq!(answer.await.unwrap().status, 500);
+    }
+    scene.assert_alive().await;
+}
+
+#[tokio::test]
+async fn an_abort_counts_at_any_index_and_what_is_unknown_is_ignored() {
+    let mut scene = Scene::new(json!({})).await;
+    let answer = scene.get();
+    let request = scene.envoy.expect_request().await;
+    // The host's connection layer counts from 0 whatever was said before.
+    scene.envoy.reply_at(&request, 0, FromActor::RequestBodyWindowUpdate { consumed_bytes: 0 });
+    let reason = protocol::envoy::HttpStreamAbortReason::default();
+    scene.envoy.reply_at(&request, 0, FromActor::ResponseAbort(protocol::envoy::ResponseAbort { reason }));
+    assert_eq!(answer.await.unwrap().status, 503);
+    // More of that request, and of one that never was.
+    scene.envoy.reply_at(&request, 1, FromActor::RequestBodyCancel);
+    let stranger = TunnelRequest { request_id: protocol::envoy::RequestId([1, 2, 3, 4]), ..request };
+    scene.envoy.respond(&stranger, 200, &[], "to nobody");
+    scene.assert_alive().await;
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_limited_at_its_edge() {
+    let mut scene = Scene::new(json!({ "pegboard": { "envoy_max_response_payload_size": 1_000 } })).await;
+    for (size, status) in [(1_000, 200), (1_001, 503)] {
+        let answer = scene.get();
+        let request = scene.envoy.expect_request().await;
+        scene.envoy.respond(&request, 200, &[], vec![b'x'; size]);
+        assert_eq!(answer.await.unwrap().status, status, "{size} bytes");
+    }
+    // A stream has no limit.
+    let (request, answer) = scene.streaming().await;
+    for _piece in 0..3 {
+        scene.envoy.response_chunk(&request, vec![b'x'; 900], false);
+    }
+    scene.envoy.response_chunk(&request, "", true);
+    assert_eq!(answer.finish().await.unwrap().body.len(), 2_700);
+}
+
+#[tokio::test]
+async fn what_http_cannot_say_is_a_bad_gateway() {
+    let mut scene = Scene::new(json!({})).await;
+    let cases: [(u16, &[(&str, &str)]); 5] =
+        [(99, &[]), (1000, &[]), (101, &[]), (200, &[("bad name", "x")]), (200, &[("x", "line\nbreak")])];
+    for (status, headers) in cases {
+        let answer = scene.get();
+        let request = scene.envoy.expect_request().await;
+        scene.envoy.respond(&request, status, headers, "x");
+        assert_eq!(answer.await.unwrap().error(), (502, "guard.invalid_response_body".to_owned()), "{status} {headers:?}");
+    }
+    scene.assert_alive().await;
+}
+
+#[tokio::test]
+async fn answers_without_a_body_drop_the_stream() {
+    let mut scene = Scene::new(json!({})).await;
+    for (method, status) in [(Method::GET, 204), (Method::GET, 304), (Method::HEAD, 200)] {
+        let path = format!("/gateway/{}/request/x", scene.run.actor_id);
+        let answer = tokio::spawn(client::send(scene.engine.address(), client::empty(method.clone(), &path)));
+        let request = scene.envoy.expect_request().await;
+        scene.envoy.begin_response(&request, status, &[]);
+        scene.envoy.response_chunk(&request, "dropped", false);
+        let answer = answer.await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (status, 0), "{method} {status}");
+        assert_eq!(scene.expect_abort(&request).await, HttpStreamAbortReasonKind::Cancelled);
+    }
+    scene.assert_alive().await;
+}
+
+#[tokio::test]
+async fn a_request_that_no_actor_saw_is_tried_again() {
+    let mut scene = Scene::new(json!({})).await;
+    for error in ["envoy.actor_not_found", "envoy.actor_generation_mismatch"] {
+        let answer = scene.get();
+        let request = scene.envoy.expect_request().await;
+        scene.envoy.respond(&request, 503, &[("x-rivet-error", error)], "{}");
+        let again = scene.envoy.expect_request().await;
+        assert_ne!(again.request_id, request.request_id);
+        scene.envoy.respond(&again, 200, &[], "second time");
+        assert_eq!(answer.await.unwrap().text(), "second time", "{error}");
+    }
+    // Other answers of the connection layer are passed on.
+    let answer = scene.get();
+    let request = scene.envoy.expect_request().await;
+    scene.envoy.respond(&request, 500, &[("x-rivet-error", "envoy.fetch_failed")], "{}");
+    assert_eq!(answer.await.unwrap().header("x-rivet-error"), "envoy.fetch_failed");
+}
+
+#[tokio::test]
+async fn requests_in_flight_end_with_their_connection() {
+    let mut scene = Scene::new(json!({})).await;
+    let (_, mut streaming) = scene.streaming().await;
+    let waiting = scene.get();
+    scene.envoy.expect_request().await;
+    let Scene { engine: _engine, envoy, run: _ } = scene;
+    let cut_at = Instant::now();
+    envoy.cut();
+    assert_eq!(waiting.await.unwrap().error(), (503, "guard.tunnel_response_closed".to_owned()));
+    assert!(streaming.chunk().await.is_some_and(|end| end.is_err()), "a clean end of a lost stream");
+    assert!(cut_at.elapsed() < Duration::from_secs(1), "{:?}", cut_at.elapsed());
+}
+
+#[tokio::test]
+async fn an_actor_that_stops_ends_its_requests() {
+    let mut scene = Scene::new(json!({})).await;
+    let (streamed, mut streaming) = scene.streaming().await;
+    let waiting = scene.get();
+    scene.envoy.expect_request().await;
+    // An answer that was on its way is delivered.
+    let late = scene.get();
+    let late_request = scene.envoy.expect_request().await;
+    let run = scene.run.clone();
+    scene.envoy.crashed(&run, "boom");
+    scene.envoy.respond(&late_request, 200, &[], "just in time");
+    assert_eq!(late.await.unwrap().text(), "just in time");
+    let answer = waiting.await.unwrap();
+    assert_eq!(answer.error(), (503, "guard.actor_stopped_while_waiting".to_owned()));
+    assert_eq!(answer.json()["metadata"]["actor_id"], run.actor_id);
+    assert_eq!(scene.expect_abort(&streamed).await, HttpStreamAbortReasonKind::Cancelled);
+    assert!(streaming.chunk().await.is_some_and(|end| end.is_err()), "a clean end of a stopped stream");
+}
+
+#[tokio::test]
+async fn an_actor_must_begin_to_answer_in_time() {
+    let mut scene = Scene::new(json!({ "pegboard": { "gateway_response_start_timeout_ms": 100 } })).await;
+    let answer = scene.get();
+    let request = scene.envoy.expect_request().await;
+    assert_eq!(scene.expect_abort(&request).await, HttpStreamAbortReasonKind::InternalError);
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.error(), (504, "guard.gateway_response_start_timeout".to_owned()));
+    assert_eq!(answer.json()["metadata"], json!({ "phase": "response_start", "timeout_ms": 100 }));
+}
+
+#[tokio::test]
+async fn silence_within_a_stream_is_limited_if_configured() {
+    let mut scene = Scene::new(json!({ "pegboard": { "gateway_response_chunk_idle_timeout_ms": 200 } })).await;
+    let (request, mut answer) = scene.streaming().await;
+    for _piece in 0..3 {
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        scene.envoy.response_chunk(&request, "tick", false);
+        assert_eq!(answer.chunk().await.unwrap().unwrap(), "tick");
+    }
+    assert_eq!(scene.expect_abort(&request).await, HttpStreamAbortReasonKind::InternalError);
+    assert!(answer.chunk().await.is_some_and(|end| end.is_err()), "a clean end of a silent stream");
+}
+
+#[tokio::test]
+async fn waiting_for_an_actor_ends() {
+    let engine = TestEngine::start(json!({ "guard": { "actor_ready_timeout_ms": 200 } })).await;
+    let actor = engine.create("counter", None).await;
+    let began = Instant::now();
+    let answer = engine.request(&actor).await.unwrap();
+    assert_eq!(answer.error(), (503, "guard.actor_ready_timeout".to_owned()));
+    assert_eq!(answer.json()["metadata"], json!({ "actor_id": actor }));
+    assert!((Duration::from_millis(200)..Duration::from_millis(600)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    let unknown = actor.replace(&actor[4..8], "zzzz");
+    for id in [unknown.as_str(), "nonsense"] {
+        assert_eq!(engine.request(id).await.unwrap().error(), (404, "actor.not_found".to_owned()), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn an_actor_that_never_gets_ready_is_woken_nine_times() {
+    let engine = TestEngine::start(json!({})).await;
+    let mut envoy = engine.host().await;
+    let actor = engine.create("counter", None).await;
+    let (run, _) = envoy.expect_start().await;
+    envoy.crashed(&run, "boom");
+    engine.asleep(&actor).await;
+    let answer = engine.request(&actor);
+    let mut starts = 0;
+    while !answer.is_finished() {
+        if let Ok((run, _)) = tokio::time::timeout(A_WHILE, envoy.expect_start()).await {
+            envoy.crashed(&run, "boom");
+            starts += 1;
+        }
+    }
+    assert_eq!(starts, 9);
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.error(), (503, "guard.actor_wake_retries_exceeded".to_owned()));
+    let expected = json!({ "actor_id": actor, "reason": "actor_stopped_before_ready", "wake_retries": 8 });
+    assert_eq!(answer.json()["metadata"], expected);
+}
+
+#[tokio::test]
+async fn an_actor_that_is_destroyed_meanwhile_is_named_as_the_reason() {
+    let engine = TestEngine::start(json!({})).await;
+    let mut envoy = engine.host().await;
+    let actor = engine.create("counter", None).await;
+    let (run, _) = envoy.expect_start().await;
+    let answer = engine.request(&actor);
+    tokio::time::sleep(A_WHILE).await;
+    envoy.stopped(&run);
+    assert_eq!(answer.await.unwrap().error(), (400, "actor.destroyed_while_waiting_for_ready".to_owned()));
+}
+
+#[tokio::test]
+async fn older_hosts_get_whole_requests() {
+    for version in [6, 7] {
+        let params = EnvoyParams::new().with("protocol_version", version);
+        let mut scene = Scene::with_host(json!({}), &params).await;
+        let path = format!("/gateway/{}/request/upload", scene.run.actor_id);
+        let body = vec![b'u'; 3 * 1_048_576];
+        let request = Request::builder().method(Method::POST).uri(&path).body(http_body_util::Full::from(body.clone())).unwrap();
+        let answer = tokio::spawn(client::send(scene.engine.address(), request));
+        let request = scene.envoy.expect_request().await;
+        assert!(!request.start.stream && request.start.body.as_deref() == Some(body.as_slice()), "not inline");
+        scene.envoy.respond(&request, 200, &[], "taken");
+        assert_eq!(answer.await.unwrap().text(), "taken");
+
+        let (request, client) = scene.waiting().await;
+        client.abort();
+        let (_, kind) = scene.envoy.expect_message(&request, "an abort").await;
+        let ToActor::RequestAbort(abort) = kind else { panic!("{kind:?}") };
+        assert_eq!((abort.actor_id, abort.reason.kind), (None, HttpStreamAbortReasonKind::Unknown));
+        scene.assert_alive().await;
+    }
+}

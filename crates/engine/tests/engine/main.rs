@@ -12,4 +12,6 @@ mod gateway_upload;
 mod handshake;
 mod lifecycle;
 mod loss;
+mod process;
 mod scene;
+mod probe;

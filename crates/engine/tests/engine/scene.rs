@@ -119,7 +119,8 @@ impl TestEngine {
     /// Waits until an actor sleeps.
     pub(crate) async fn asleep(&self, actor_id: &str) -> Value {
         // It shows the time from the moment it is told to sleep; it sleeps when nothing is left to stop.
-        self.actor_when(actor_id, "a sleeping actor", |actor| is_set(&actor["sleep_ts"]) && actor["connectable_ts"].is_null()).await
+        self.actor_when(actor_id, "a sleeping actor", |actor| is_set(&actor["sleep_ts"]) && actor["connectable_ts"].is_null())
+            .await
     }
 
     /// Asks the API to do something with an actor.

@@ -1,0 +1,163 @@
+//! The real binary as a process of its own: signals, and what survives its sudden death.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use testkit::client;
+use testkit::envoy::{EnvoyParams, FakeEnvoy, Run};
+use testkit::{eventually, in_time};
+
+use crate::scene::creation;
+
+/// A process that is killed when the test ends.
+pub(crate) struct Process {
+    child: Child,
+}
+
+/// How a process ended, and what it said on its way.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Process {
+    /// Starts `rivet-engine` with nothing but these settings in its environment; ports are chosen by the system.
+    pub(crate) fn start(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rivet-engine"));
+        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for port in ["RIVET__GUARD__PORT", "RIVET__API_PEER__PORT", "RIVET__METRICS__PORT"] {
+            command.env(port, "0");
+        }
+        command.envs(settings.iter().copied());
+        Self { child: command.spawn().unwrap() }
+    }
+
+    /// Waits for the line that says where it listens.
+    fn address(&mut self) -> SocketAddr {
+        let mut line = String::new();
+        BufReader::new(self.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let found = line.split("http://").nth(1).and_then(|rest| rest.split(',').next()).map(str::parse);
+        found.unwrap_or_else(|| panic!("no address in {line:?}")).unwrap()
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(mut self) -> Ended {
+        let status = in_time("the end of a process", async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        self.child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        Ended { status, stdout, stderr }
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn terminate(&self) {
+        let signalled = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(signalled.success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn on(folder: &Path) -> (Process, SocketAddr) {
+    let mut process = Process::start(&[], &[("RIVET__FILE_SYSTEM__PATH", folder.to_str().unwrap())]);
+    let address = process.address();
+    (process, address)
+}
+
+async fn put_pool(address: SocketAddr) {
+    let config = json!({ "datacenters": { "default": { "normal": {} } } });
+    client::call_with(address, http::Method::PUT, "/runner-configs/default?namespace=default", &config).await;
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let (process, address) = on(folder.path());
+    put_pool(address).await;
+    let mut envoy = FakeEnvoy::join(address, &EnvoyParams::new()).await;
+    process.terminate();
+    assert_eq!(envoy.expect_close().await.code_and_cause(), (1011, "ws.going_away"));
+    let ended = process.ended().await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_sudden_death() {
+    let folder = tempfile::tempdir().unwrap();
+    let (process, address) = on(folder.path());
+    put_pool(address).await;
+    let mut envoy = FakeEnvoy::join(address, &EnvoyParams::new()).await;
+    let created =
+        client::call_with(address, http::Method::POST, "/actors?namespace=default", &creation("counter", Some("k"))).await;
+    let actor = created.json()["actor"]["actor_id"].as_str().unwrap().to_owned();
+    let run = envoy.start_actor().await;
+    let in_two_seconds = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(1);
+    envoy.set_alarm(&run, Some(in_two_seconds.as_millis() as i64));
+    envoy.wants_sleep(&run);
+    envoy.expect_stop(&run).await;
+    envoy.stopped(&run);
+    // Whatever was acknowledged is on the disk.
+    let covers_all = |message: &protocol::envoy::ToEnvoy| {
+        let protocol::envoy::ToEnvoy::AckEvents(acks) = message else { return None };
+        (acks.last_event_checkpoints == [run.checkpoint(3)]).then_some(())
+    };
+    envoy.expect("an acknowledgement of the last event", covers_all).await;
+    process.kill();
+
+    let (_process, address) = on(folder.path());
+    let holder = client::call(address, http::Method::GET, "/actors?namespace=default&name=counter&key=k").await.json();
+    assert_eq!(holder["actors"][0]["actor_id"], actor.as_str());
+    let mut envoy = FakeEnvoy::join(address, envoy.params()).await;
+    assert_eq!(envoy.start_actor().await, Run { actor_id: actor, generation: 2 });
+}
+
+#[tokio::test]
+async fn a_sudden_death_leaves_running_actors_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (process, address) = on(folder.path());
+    put_pool(address).await;
+    let mut envoy = FakeEnvoy::join(address, &EnvoyParams::new()).await;
+    let created = client::call_with(address, http::Method::POST, "/actors?namespace=default", &creation("counter", None)).await;
+    let actor = created.json()["actor"]["actor_id"].as_str().unwrap().to_owned();
+    envoy.start_actor().await;
+    let shown = async |address| {
+        client::call(address, http::Method::GET, &format!("/actors?namespace=default&actor_id={actor}")).await.json()["actors"][0]
+            .clone()
+    };
+    let running =
+        eventually("a running actor", async || Some(shown(address).await).filter(|actor| actor["connectable_ts"].is_i64())).await;
+    process.kill();
+    let (_process, address) = on(folder.path());
+    let mut envoy = FakeEnvoy::join(address, envoy.params()).await;
+    assert_eq!(shown(address).await, running);
+    let request = client::empty(http::Method::GET, &format!("/gateway/{actor}/request/x"));
+    let answer = tokio::spawn(client::send(address, request));
+    let request = envoy.expect_request().await;
+    assert_eq!(request.start.actor_generation, Some(1));
+    envoy.respond(&request, 200, &[], "as before");
+    assert_eq!(answer.await.unwrap().text(), "as before");
+}
