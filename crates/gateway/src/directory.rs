@@ -102,7 +102,8 @@ pub enum Readiness {
 pub struct ActorView {
     /// Whether requests can be forwarded.
     pub readiness: Readiness,
-    /// Counts generations that ended since the engine began to watch the actor.
+    /// Counts, since the engine began to watch the actor, generations that ended and searches for a host that were given up:
+    /// after each of them it must be woken anew.
     pub ended_generations: u64,
 }
 

@@ -1,13 +1,12 @@
 //! Keys that this engine accepts without effect.
 //!
-//! Most belong to the reference engine. They are here so that a configuration written for the reference, or handed over
-//! by an SDK that launches the engine, works unchanged. All are read with their types, so a mistake in them is still an
-//! error.
+//! They are here so that a configuration written for the reference engine, or handed over by an SDK that launches the
+//! engine, works unchanged. They are read with their types, so a mistake in them is still an error. Those that are
+//! private fields of their section are never looked at again, and their ranges are not checked; whole sections of them
+//! have their types in this file.
 //!
-//! Keys that this engine will never need are the private fields of the section they belong to, and their ranges are not
-//! checked; whole sections of them have their types in this file. Keys that wait for their feature are public and
-//! checked. [`NOT_YET`] and [`NO_SUCH_MECHANISM`] list them all with the reason, a section standing for all its keys and
-//! `*` for any datacenter, and loading reports which of them were set.
+//! [`NOT_YET`] and [`NO_SUCH_MECHANISM`] list all keys without effect and why. There a section stands for all its keys,
+//! and `*` for any datacenter. Loading reports which of them were set.
 
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +56,7 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("guard.max_in_flight", NO_CLIENT_LIMITS),
     ("guard.rate_limit", NO_CLIENT_LIMITS),
     ("guard.trace_propagation", "not in this version: trace headers are passed on unchanged"),
-    ("guard.trusted_proxies", "not in this version: x-forwarded-for is passed on, and nobody is judged by it"),
+    ("guard.trusted_proxies", "not in this version: x-forwarded-for is passed on and otherwise not read"),
     ("logs.redirect_logs_dir", "not in this version: logs go to standard error"),
     ("outbound", "not in this version: the engine sends no requests of its own"),
     ("pegboard.actor_allocation_threshold", NO_SERVERLESS),
@@ -68,7 +67,7 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("pegboard.gateway_websocket_rate_limit_drip_rate_ms", NO_MESSAGE_LIMITS),
     ("pegboard.gateway_websocket_rate_limit_requests", NO_MESSAGE_LIMITS),
     ("pegboard.pool_desired_max_override", NO_SERVERLESS),
-    ("pegboard.preload_max_total_bytes", "not in this version: a start carries no data"),
+    ("pegboard.preload_max_total_bytes", "not in this version: a start carries no key-value data"),
     ("pegboard.runner_pool_consecutive_successes_to_clear_error", NO_SERVERLESS),
     ("pegboard.serverless_backoff_max_exponent", NO_SERVERLESS),
     ("pegboard.serverless_base_retry_timeout", NO_SERVERLESS),
@@ -90,7 +89,7 @@ const NO_LEGACY_RUNNERS: &str = "this engine serves envoys only, not the older r
 const NO_UPSTREAM_WORKER: &str = "this engine has no polling workflow worker";
 const ONE_DATACENTER: &str = "there is one datacenter, and nothing is sent to another";
 const ONE_NODE: &str = "there is one node, where a request learns at once that its host is gone";
-const ROUTED_IN_MEMORY: &str = "this engine routes a request in memory, which takes no time worth a limit";
+const ROUTED_IN_PROCESS: &str = "routing a request asks nobody outside this process";
 
 /// Keys without effect that have nothing to act on.
 pub(super) const NO_SUCH_MECHANISM: &[(&str, &str)] = &[
@@ -101,23 +100,22 @@ pub(super) const NO_SUCH_MECHANISM: &[(&str, &str)] = &[
     ("guard.http_client_pool_idle_timeout_ms", ONE_DATACENTER),
     ("guard.proxy_retry_initial_interval_ms", ONE_DATACENTER),
     ("guard.proxy_retry_max_attempts", ONE_DATACENTER),
-    ("guard.route_api_public_timeout_ms", ROUTED_IN_MEMORY),
+    ("guard.route_api_public_timeout_ms", ROUTED_IN_PROCESS),
     ("guard.route_auth_check_timeout_ms", "tokens are checked in memory"),
-    ("guard.route_cache_ttl_ms", "this engine looks every actor up anew, in memory"),
+    ("guard.route_cache_ttl_ms", "no routes are kept: every request looks its actor up"),
     ("guard.route_compute_timeout_ms", "there is no managed compute to route to"),
-    ("guard.route_dispatch_timeout_ms", ROUTED_IN_MEMORY),
+    ("guard.route_dispatch_timeout_ms", ROUTED_IN_PROCESS),
     ("guard.route_pegboard_auth_check_timeout_ms", "tokens are checked in memory"),
-    ("guard.route_pegboard_fetch_actor_timeout_ms", ROUTED_IN_MEMORY),
-    ("guard.route_pegboard_subscribe_timeout_ms", ROUTED_IN_MEMORY),
-    ("guard.route_pegboard_wake_signal_timeout_ms", ROUTED_IN_MEMORY),
-    ("guard.route_timeout_ms", ROUTED_IN_MEMORY),
+    ("guard.route_pegboard_fetch_actor_timeout_ms", ROUTED_IN_PROCESS),
+    ("guard.route_pegboard_subscribe_timeout_ms", ROUTED_IN_PROCESS),
+    ("guard.route_pegboard_wake_signal_timeout_ms", ROUTED_IN_PROCESS),
+    ("guard.route_timeout_ms", ROUTED_IN_PROCESS),
     ("guard.upstream_request_timeout_ms", ONE_DATACENTER),
     ("guard.websocket_connect_attempt_timeout_ms", ONE_DATACENTER),
     ("guard.websocket_flush_timeout_ms", ONE_DATACENTER),
     ("guard.websocket_max_frame_size", "a frame may be as large as a message, see guard.websocket_max_message_size"),
     ("guard.websocket_setup_timeout_ms", ONE_DATACENTER),
     ("memory", IN_PROCESS),
-    ("nats.disable_memory_optimization", "messages inside one node never pass through NATS"),
     ("pegboard.actor_allocation_candidate_sample_size", "this engine looks at every host of a pool"),
     ("pegboard.envoy_event_demuxer_gc_interval", NO_EVENT_QUEUES),
     ("pegboard.envoy_event_demuxer_max_last_seen_threshold", NO_EVENT_QUEUES),
@@ -137,7 +135,6 @@ pub(super) const NO_SUCH_MECHANISM: &[(&str, &str)] = &[
     ("pegboard.runner_max_response_payload_body_size", NO_LEGACY_RUNNERS),
     ("pegboard.runner_ping_timeout_ms", NO_LEGACY_RUNNERS),
     ("pegboard.runner_update_ping_interval_ms", NO_LEGACY_RUNNERS),
-    ("postgres.nats.disable_memory_optimization", "messages inside one node never pass through NATS"),
     ("pyroscope", NO_HOSTED_SERVICE),
     ("runtime.gasoline_loop_history_iteration_retention_count", NO_UPSTREAM_WORKER),
     ("runtime.gasoline_prune_eligibility_duration", NO_UPSTREAM_WORKER),
@@ -152,7 +149,7 @@ pub(super) const NO_SUCH_MECHANISM: &[(&str, &str)] = &[
     ("runtime.worker_max_wake_keys_per_workflow_name_per_pull", NO_UPSTREAM_WORKER),
     ("runtime.worker_max_workflows_per_pull", NO_UPSTREAM_WORKER),
     ("runtime.worker_poll_interval_ms", NO_UPSTREAM_WORKER),
-    ("runtime.worker_shutdown_duration", "background work has nothing to finish; what was acknowledged is stored"),
+    ("runtime.worker_shutdown_duration", "background work has nothing left to finish when requests have ended"),
     ("sqlite.compaction_admission_percent", NO_HISTORY),
     ("sqlite.compaction_hot_fold_direct_to_shard", NO_HISTORY),
     ("sqlite.compaction_install_admit_soft_util", NO_HISTORY),

@@ -6,6 +6,8 @@
 //!
 //! The layers are merged as untyped trees that remember where each value was written (`tree`), then read as the typed
 //! sections below (`deserialize`), completed with what follows from other keys (`load`) and checked (`validate`).
+//!
+//! The sections describe what a key is for. Whether this version acts on it is said in one place only, `ineffective`.
 
 mod cli;
 mod deserialize;

@@ -18,6 +18,7 @@ pub struct Runtime {
     pub allow_version_rollback: bool,
 
     // Accepted without effect, see `ineffective`.
+    // The first is compared with `force_shutdown_duration`, as the reference does.
     pub(super) worker_shutdown_duration: Secs,
     worker_cpu_max: Option<u64>,
     worker_load_shedding_curve: Vec<(u64, u64)>,

@@ -92,7 +92,7 @@ pub struct Nats {
     /// Password.
     pub password: Option<Secret>,
 
-    // Accepted without effect, see `ineffective`.
+    // Accepted without effect: messages inside one node never pass through NATS.
     #[serde(default)]
     disable_memory_optimization: bool,
 }

@@ -163,7 +163,9 @@ impl Scheduler {
         if destroyed && let Some(key) = &record.identity.key {
             self.0.keys.remove(record.identity.namespace_id, &record.identity.name, key);
         }
-        self.publish(cell, after.clone(), ended);
+        // Whoever waits must ask again, or would wait in vain: nobody looks for a host any more.
+        let gave_up = matches!(before.phase, Phase::Reallocating { .. }) && matches!(record.phase, Phase::Sleeping);
+        self.publish(cell, after.clone(), ended || gave_up);
         if ended {
             self.0.tunnels.generation_ended(actor);
         }

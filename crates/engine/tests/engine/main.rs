@@ -15,3 +15,4 @@ mod loss;
 mod process;
 mod scene;
 mod probe;
+mod churn;
