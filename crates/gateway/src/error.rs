@@ -148,6 +148,9 @@ pub enum GatewayError {
     /// The host of the actor stayed out of touch while messages waited for it.
     #[error("Actor tunnel message timed out during websocket: host connection lost.")]
     TunnelMessageTimeout,
+    /// Metrics of an actor's process are for this machine only.
+    #[error("Access denied: metrics of an actor's process are served to loopback clients only")]
+    MetricsForbidden,
     /// The engine shuts down.
     #[error("The engine is shutting down.")]
     GoingAway,
@@ -165,6 +168,7 @@ impl Coded for GatewayError {
             Self::ActorNotFound | Self::DestroyedWhileWaiting => "actor",
             Self::ResolveTimeout { .. } => "pegboard",
             Self::GoingAway => "ws",
+            Self::MetricsForbidden => "api",
             Self::Internal => "core",
             Self::Refused(refusal) => refusal.group(),
             Self::NoRoute { .. }
@@ -230,6 +234,7 @@ impl Coded for GatewayError {
             Self::WebSocketPendingLimitReached => "websocket_pending_limit_reached",
             Self::TunnelMessageTimeout => "tunnel_message_timeout",
             Self::GoingAway => "going_away",
+            Self::MetricsForbidden => "forbidden",
             Self::Internal => "internal_error",
             Self::Refused(refusal) => refusal.code(),
         }
@@ -238,6 +243,7 @@ impl Coded for GatewayError {
     fn status(&self, surface: Surface) -> u16 {
         match self {
             Self::NoRoute { .. } | Self::ActorNotFound => 404,
+            Self::MetricsForbidden => 403,
             Self::InvalidRequestBody { .. } => 413,
             Self::InvalidResponseBody { .. } => 502,
             Self::ActorReadyTimeout { .. }
@@ -322,6 +328,7 @@ impl Coded for GatewayError {
             | Self::WebSocketGarbageCollected
             | Self::WebSocketPendingLimitReached
             | Self::TunnelMessageTimeout
+            | Self::MetricsForbidden
             | Self::GoingAway
             | Self::Internal => Vec::new(),
         };

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
 use protocol::error::{Coded, Surface};
 use protocol::id::ActorId;
 use tokio::time::{Instant, timeout};
@@ -51,6 +52,8 @@ pub(crate) struct Shared<D> {
     pub(crate) config: GatewayConfig,
 }
 
+/// Where hosts connect: the engine's own business, whatever the headers say.
+const CONNECT_PATHS: [&str; 2] = ["/envoys/connect", "/runners/connect"];
 /// Names the destination of a request that has no gateway path (`spec/gateway.md` 3).
 const TARGET_HEADER: &str = "x-rivet-target";
 const ACTOR_HEADER: &str = "x-rivet-actor";
@@ -142,8 +145,13 @@ fn claim(request: &Request<Incoming>) -> Result<Claim, GatewayError> {
     if let Some(GatewayPath { actor, path }) = target::parse(target)? {
         return Ok(Claim::Mine(ToActor { actor, path }));
     }
+    if CONNECT_PATHS.contains(&request.uri().path().trim_end_matches('/')) {
+        return Ok(Claim::NotMine);
+    }
     let wanted = if is_upgrade { websocket::protocol_entry(request.headers(), TARGET_PROTOCOL) } else { header_target };
     match wanted {
+        // Only actors and hosts speak over WebSockets here.
+        None | Some("api-public" | "envoy" | "runner") if is_upgrade => Err(GatewayError::WebSocketNotSupported),
         None | Some("api-public" | "envoy" | "runner") => Ok(Claim::NotMine),
         Some("actor") => {
             let path = request.uri().path();
@@ -159,11 +167,13 @@ fn claim(request: &Request<Incoming>) -> Result<Claim, GatewayError> {
 
 fn named_actor(headers: &HeaderMap, is_upgrade: bool) -> Result<String, GatewayError> {
     let named = if is_upgrade {
+        // A subprotocol has no room for every character, so clients escape the id there.
         websocket::protocol_entry(headers, ACTOR_PROTOCOL)
+            .and_then(|id| Some(percent_decode_str(id).decode_utf8().ok()?.into_owned()))
     } else {
-        headers.get(ACTOR_HEADER).and_then(|value| value.to_str().ok())
+        headers.get(ACTOR_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned)
     };
-    named.map(str::to_owned).ok_or(GatewayError::MissingHeader { header: ACTOR_HEADER })
+    named.ok_or(GatewayError::MissingHeader { header: ACTOR_HEADER })
 }
 
 fn no_route(request: &Request<Incoming>) -> GatewayError {

@@ -58,6 +58,7 @@ pub(crate) fn for_actor(headers: &HeaderMap, uri: &Uri, ray: &str, peer: IpAddr,
     {
         pairs.push((HOST.as_str().to_owned(), authority.as_str().to_owned()));
     }
+    let peer = peer.to_canonical();
     let forwarded_for = match joined(headers, &FORWARDED_FOR, ", ") {
         Some(hops) => format!("{hops}, {peer}"),
         None => peer.to_string(),

@@ -4,8 +4,8 @@ mod exchange;
 mod response;
 mod upload;
 
-use http::Request;
-use http::Response;
+use http::request::Parts;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -26,10 +26,24 @@ pub(crate) async fn forward<D: Directory>(
     to_actor: ToActor,
     info: &RequestInfo,
 ) -> Result<Response<GatewayBody>, GatewayError> {
-    let deadline = shared.ready_deadline();
     let (parts, body) = request.into_parts();
     // Looked at before anything is looked up or woken.
     let mut upload = Upload::new(&parts, body, shared.config.request_body_max_bytes)?;
+    let answered = deliver(shared, &parts, &mut upload, to_actor, info).await;
+    upload.drain();
+    answered
+}
+
+async fn deliver<D: Directory>(
+    shared: &Shared<D>,
+    parts: &Parts,
+    upload: &mut Upload,
+    to_actor: ToActor,
+    info: &RequestInfo,
+) -> Result<Response<GatewayBody>, GatewayError> {
+    if is_metrics(&to_actor.path) && !info.peer.to_canonical().is_loopback() {
+        return Err(GatewayError::MetricsForbidden);
+    }
     let mut watched = shared.find(to_actor.actor).await?;
     upload.read_if_small(shared.config.response_start_timeout).await?;
     let head = Head {
@@ -38,13 +52,13 @@ pub(crate) async fn forward<D: Directory>(
         path: to_actor.path,
         headers: headers::for_actor(&parts.headers, &parts.uri, &info.ray, info.peer, HopByHop::Remove),
     };
+    let deadline = shared.ready_deadline();
     loop {
         let route = watched.ready(&*shared.directory, deadline).await?;
-        let exchange = Exchange::new(shared, &head, route);
-        match exchange.run(upload).await? {
+        match Exchange::new(shared, &head, route).run(upload).await? {
             Outcome::Answered(response) => return Ok(*response),
-            Outcome::NotDelivered(unused) if Instant::now() < deadline => upload = unused,
-            Outcome::NotDelivered(_) => {
+            Outcome::NotDelivered if Instant::now() < deadline => {}
+            Outcome::NotDelivered => {
                 return Err(GatewayError::ActorReadyTimeout { actor_id: watched.actor.to_string() });
             }
         }
@@ -52,4 +66,9 @@ pub(crate) async fn forward<D: Directory>(
         // here, so the retry waits for it instead of asking again and again.
         watched.changed_soon().await;
     }
+}
+
+/// The actor's framework exports the metrics of its whole process there, without asking who wants them (`decisions.md` 10).
+fn is_metrics(path: &str) -> bool {
+    path.split('?').next() == Some("/metrics")
 }

@@ -38,8 +38,14 @@ pub struct Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::Release);
-        self.shared.budget.close();
+        self.shared.close();
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.budget.close();
     }
 }
 
@@ -60,6 +66,8 @@ pub struct EnvoyLink(Arc<Shared>);
 
 /// The budget counts in units of this many bytes, because a semaphore hands out at most 2^32 permits at once.
 const BUDGET_UNIT_BYTES: usize = limits::KIB;
+/// What a queued message costs besides its payload, in bytes, roughly.
+const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
 impl EnvoyLink {
     /// Makes the queue of a new connection.
@@ -92,6 +100,11 @@ impl EnvoyLink {
         self.0.protocol_version
     }
 
+    /// Lets nothing more into the queue. What is in it may or may not be written.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
@@ -110,17 +123,14 @@ impl EnvoyLink {
     /// Queues a message that carries `payload_bytes` of somebody's data, waiting while more than
     /// [`limits::ENVOY_OUTBOX_MAX_BYTES`] wait to be written. The wait ends when the connection does.
     pub async fn send(&self, message: ToEnvoy, payload_bytes: usize) -> Result<(), LinkClosed> {
-        if payload_bytes == 0 {
-            return self.send_now(message);
-        }
         // One message may be larger than the whole budget only in theory; it then takes all of it.
         let whole = limits::ENVOY_OUTBOX_MAX_BYTES / BUDGET_UNIT_BYTES;
-        let units = payload_bytes.div_ceil(BUDGET_UNIT_BYTES).min(whole) as u32;
+        let units = (payload_bytes + MESSAGE_OVERHEAD_BYTES).div_ceil(BUDGET_UNIT_BYTES).min(whole) as u32;
         let budget = self.0.budget.clone().acquire_many_owned(units).await.map_err(|_| LinkClosed)?;
         self.push(Outgoing { message, _budget: Some(budget) })
     }
 
-    /// Queues a message without payload at once. The number of those is bounded by what is in flight.
+    /// Queues a control message at once, without budget: one that a request or a connection sends a bounded number of times.
     pub fn send_now(&self, message: ToEnvoy) -> Result<(), LinkClosed> {
         self.push(Outgoing { message, _budget: None })
     }

@@ -25,8 +25,8 @@ pub(crate) enum FromActor {
         /// What it says.
         kind: ToRivetTunnelMessageKind,
     },
-    /// The host's connection that carried the request has ended.
-    LinkLost,
+    /// This connection, which carried the request, has ended.
+    LinkLost(SessionId),
     /// The actor's generation has ended.
     Stopped,
     /// More data came than the request may hold; what follows is dropped.
@@ -90,7 +90,7 @@ impl Tunnels {
         if !accepted || entry.overflowed {
             return;
         }
-        let bytes = payload_bytes(&message.message_kind);
+        let bytes = queued_cost(&message.message_kind);
         let queued = entry.queued_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         let told = if queued > entry.max_queued_bytes {
             entry.overflowed = true;
@@ -102,19 +102,26 @@ impl Tunnels {
         let _ = entry.inbox.send(told);
     }
 
-    /// Tells all requests carried by a connection that it has ended.
-    pub fn link_lost(&self, session: SessionId) {
+    /// Closes a connection and tells all requests that it carries. A request that comes at the same moment either is told
+    /// here, or finds the connection closed.
+    pub fn link_lost(&self, link: &EnvoyLink) {
+        link.close();
         let table = self.table.lock();
-        for entry in table.by_request.values().filter(|entry| entry.session == session) {
-            let _ = entry.inbox.send(FromActor::LinkLost);
+        for entry in table.by_request.values().filter(|entry| entry.session == link.session()) {
+            let _ = entry.inbox.send(FromActor::LinkLost(link.session()));
         }
     }
 
     /// Tells all requests of an actor that its generation has ended.
     pub fn generation_ended(&self, actor: ActorId) {
-        let table = self.table.lock();
-        let Some(requests) = table.by_actor.get(&actor) else { return };
-        for entry in requests.iter().filter_map(|request| table.by_request.get(request)) {
+        let mut table = self.table.lock();
+        let Table { by_request, by_actor } = &mut *table;
+        for request in by_actor.get(&actor).into_iter().flatten() {
+            let Some(entry) = by_request.get_mut(request) else { continue };
+            if entry.hibernatable {
+                // The next generation may restore the socket on another host before its session has heard of this end.
+                entry.accepts = Accepts::AnyHost;
+            }
             let _ = entry.inbox.send(FromActor::Stopped);
         }
     }
@@ -196,8 +203,8 @@ impl Tunnel {
 
     /// Sends a frame with the next index, waiting for room in the connection's queue.
     pub(crate) async fn send(&mut self, kind: ToEnvoyTunnelMessageKind, payload_bytes: usize) -> Result<(), LinkClosed> {
-        // The index is taken after the wait for room would be wrong for a cancelled send; a cancelled send ends the
-        // request anyway, so the gap is never seen.
+        // The index is taken before the wait for room. If this is cancelled the index is lost, which is harmless: only a
+        // request that is being dropped is cancelled here, and its abort is accepted at any index.
         let message = self.next_message(kind);
         self.link.send(message, payload_bytes).await
     }
@@ -208,8 +215,8 @@ impl Tunnel {
         self.link.send_now(message)
     }
 
-    /// Sends a frame again under the index it had (`spec/envoy-protocol.md` 14.6).
-    pub(crate) async fn resend(
+    /// Sends a frame under an index that was taken before, also once more (`spec/envoy-protocol.md` 14.6).
+    pub(crate) async fn send_at(
         &self,
         index: u16,
         kind: ToEnvoyTunnelMessageKind,
@@ -254,9 +261,9 @@ impl Tunnel {
 
     fn account(&self, told: Option<FromActor>) -> FromActor {
         // The table holds the sender for as long as this tunnel exists.
-        let told = told.unwrap_or(FromActor::LinkLost);
+        let told = told.unwrap_or(FromActor::Overflow);
         if let FromActor::Frame { kind, .. } = &told {
-            self.queued_bytes.fetch_sub(payload_bytes(kind), Ordering::AcqRel);
+            self.queued_bytes.fetch_sub(queued_cost(kind), Ordering::AcqRel);
         }
         told
     }
@@ -293,18 +300,23 @@ impl Drop for Tunnel {
     }
 }
 
-/// Bytes of somebody's data in a frame.
-fn payload_bytes(kind: &ToRivetTunnelMessageKind) -> usize {
+/// What a waiting frame costs besides its payload, in bytes, roughly.
+const FRAME_OVERHEAD_BYTES: usize = 256;
+
+/// What a waiting frame counts towards the bound of its request, in bytes.
+fn queued_cost(kind: &ToRivetTunnelMessageKind) -> usize {
     match kind {
         ToRivetTunnelMessageKind::ResponseStart(start) => start.body.as_ref().map_or(0, bytes::Bytes::len),
-        ToRivetTunnelMessageKind::ResponseChunk(chunk) => chunk.body.len(),
-        ToRivetTunnelMessageKind::WebSocketMessage { data, .. } => data.len(),
-        ToRivetTunnelMessageKind::ResponseAbort(_)
+        // A chunk with bytes is bounded by its window; an empty one needs no credit.
+        ToRivetTunnelMessageKind::ResponseChunk(chunk) if !chunk.body.is_empty() => chunk.body.len(),
+        ToRivetTunnelMessageKind::WebSocketMessage { data, .. } => data.len() + FRAME_OVERHEAD_BYTES,
+        ToRivetTunnelMessageKind::ResponseChunk(_)
+        | ToRivetTunnelMessageKind::ResponseAbort(_)
         | ToRivetTunnelMessageKind::RequestBodyWindowUpdate { .. }
         | ToRivetTunnelMessageKind::RequestBodyCancel
         | ToRivetTunnelMessageKind::WebSocketOpen { .. }
         | ToRivetTunnelMessageKind::WebSocketMessageAck { .. }
-        | ToRivetTunnelMessageKind::WebSocketClose { .. } => 0,
+        | ToRivetTunnelMessageKind::WebSocketClose { .. } => FRAME_OVERHEAD_BYTES,
     }
 }
 

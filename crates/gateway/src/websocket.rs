@@ -6,6 +6,7 @@
 
 mod client;
 mod close;
+mod farewell;
 mod hibernation;
 mod open;
 mod pending;

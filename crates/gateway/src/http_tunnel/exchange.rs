@@ -17,6 +17,7 @@ use crate::config::STOPPED_GRACE;
 use crate::error::GatewayError;
 use crate::handler::{GatewayBody, Shared};
 use crate::headers;
+use crate::link::LinkClosed;
 use crate::ready::Route;
 use crate::tunnel::{Accepts, FromActor, Tunnel, http_queue_max_bytes};
 
@@ -32,8 +33,8 @@ pub(super) struct Head {
 pub(super) enum Outcome {
     /// With an answer.
     Answered(Box<Response<GatewayBody>>),
-    /// The actor certainly has not seen the request: here is its body back.
-    NotDelivered(Upload),
+    /// The actor certainly has not seen the request.
+    NotDelivered,
 }
 
 /// First protocol version with window updates, body cancels and streamed answers (`spec/envoy-protocol.md` 6.4).
@@ -42,19 +43,33 @@ const STREAMING_SINCE_VERSION: u16 = 8;
 /// Answers of the host's connection layer which say that no actor saw the request.
 const NOT_DELIVERED: [&str; 2] = ["envoy.actor_not_found", "envoy.actor_generation_mismatch"];
 
+/// Whether an answer was made by the host's connection layer. User code can set any status and header, but every answer of a
+/// live actor names the actor.
+fn is_from_connection_layer(start: &ResponseStart) -> bool {
+    !start.stream && start.headers.get("x-rivet-error").is_some() && start.headers.get("x-rivet-actor").is_none()
+}
+
+/// Whether an answer says that no actor saw the request.
+fn is_not_delivered(start: &ResponseStart) -> bool {
+    let error = start.headers.get("x-rivet-error").map(String::as_str).unwrap_or_default();
+    start.status == 503 && is_from_connection_layer(start) && NOT_DELIVERED.contains(&error)
+}
+
 /// An attempt. When it is dropped before its end, the actor's host is told that the client went away.
 pub(super) struct Exchange<'a> {
     head: &'a Head,
     generation: u32,
-    link: Link,
+    call: HttpTunnel,
     response_start_timeout: std::time::Duration,
     chunk_idle_timeout: Option<std::time::Duration>,
     response_payload_max_bytes: u64,
     request_body_max_bytes: u64,
+    /// The actor has said that it wants no more of the body.
+    body_cancelled: bool,
 }
 
 /// The tunnel and what has gone through it.
-pub(super) struct Link {
+pub(super) struct HttpTunnel {
     tunnel: Tunnel,
     actor: ActorId,
     generation: u32,
@@ -76,46 +91,50 @@ impl<'a> Exchange<'a> {
         Self {
             head,
             generation: route.generation,
-            link: Link { tunnel, actor: head.actor, generation: route.generation, next_response_index: 0, open: false },
+            call: HttpTunnel { tunnel, actor: head.actor, generation: route.generation, next_response_index: 0, open: false },
             response_start_timeout: shared.config.response_start_timeout,
             chunk_idle_timeout: shared.config.response_chunk_idle_timeout,
             response_payload_max_bytes: shared.config.response_payload_max_bytes,
             request_body_max_bytes: shared.config.request_body_max_bytes,
+            body_cancelled: false,
         }
     }
 
-    pub(super) async fn run(mut self, mut upload: Upload) -> Result<Outcome, GatewayError> {
-        if !self.link.can_stream() && upload.inline().is_none() {
+    pub(super) async fn run(mut self, upload: &mut Upload) -> Result<Outcome, GatewayError> {
+        if !self.call.can_stream() && upload.inline().is_none() {
             upload.read_all(self.request_body_max_bytes, self.response_start_timeout).await?;
         }
-        if self.send_start(&upload).await.is_err() {
-            return Ok(Outcome::NotDelivered(upload));
+        if self.send_start(upload).await.is_err() {
+            return Ok(Outcome::NotDelivered);
         }
-        self.link.open = true;
-        let answer = self.upload_until_answer(&mut upload).await?;
+        self.call.open = true;
+        let answer = self.upload_until_answer(upload).await?;
         let start = match answer {
             Answer::Start(start) => start,
             Answer::Stopped => return Err(self.stopped()),
         };
-        let not_delivered = start.status == 503
-            && start.headers.get("x-rivet-error").is_some_and(|error| NOT_DELIVERED.contains(&error.as_str()));
-        if not_delivered && upload.is_untouched() {
-            self.link.open = false;
-            return Ok(Outcome::NotDelivered(upload));
+        if is_not_delivered(&start) && upload.is_untouched() {
+            if upload.is_complete() {
+                // The host keeps nothing of a request that it has refused.
+                self.call.open = false;
+            } else {
+                self.call.abort(HttpStreamAbortReasonKind::Cancelled, "the request goes to another generation");
+            }
+            return Ok(Outcome::NotDelivered);
         }
-        if !upload.is_complete() {
+        if !upload.is_complete() && !self.body_cancelled {
             // The answer is here, so nobody will read the rest.
-            self.link.send_now(ToEnvoyTunnelMessageKind::RequestBodyCancel);
+            self.call.send_now(ToEnvoyTunnelMessageKind::RequestBodyCancel);
         }
-        upload.drain();
         self.respond(start).map(|response| Outcome::Answered(Box::new(response)))
     }
 
-    async fn send_start(&mut self, upload: &Upload) -> Result<(), crate::link::LinkClosed> {
+    async fn send_start(&mut self, upload: &Upload) -> Result<(), LinkClosed> {
         let inline = upload.inline();
         let stream = inline.is_none();
         let body = inline.flatten();
-        let bytes = body.as_ref().map_or(0, Bytes::len);
+        let header_bytes: usize = self.head.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let bytes = body.as_ref().map_or(0, Bytes::len) + self.head.path.len() + header_bytes;
         let start = RequestStart {
             actor_id: self.head.actor.to_string(),
             actor_generation: Some(self.generation),
@@ -124,9 +143,9 @@ impl<'a> Exchange<'a> {
             headers: self.head.headers.clone(),
             body,
             stream,
-            response_stream: self.link.can_stream(),
+            response_stream: self.call.can_stream(),
         };
-        self.link.tunnel.send(ToEnvoyTunnelMessageKind::RequestStart(start), bytes).await
+        self.call.tunnel.send(ToEnvoyTunnelMessageKind::RequestStart(start), bytes).await
     }
 
     /// Sends the body as credit allows until the head of the response arrives.
@@ -140,15 +159,18 @@ impl<'a> Exchange<'a> {
             let credit = limits::HTTP_BODY_WINDOW_BYTES.saturating_sub(sent - consumed) as usize;
             let max_len = credit.min(limits::HTTP_BODY_CHUNK_MAX_BYTES);
             tokio::select! {
-                told = self.link.tunnel.receive() => match self.link.check(told)? {
+                told = self.call.tunnel.receive() => match self.call.check(told)? {
                     Told::Start(start) => return Ok(Answer::Start(start)),
                     Told::Consumed(total) if total < consumed || total > sent => {
-                        return Err(self.link.violation("invalid request body window update"));
+                        return Err(self.call.violation("invalid request body window update"));
                     }
                     Told::Consumed(total) => consumed = total,
-                    Told::BodyCancelled => sending = false,
+                    Told::BodyCancelled => {
+                        sending = false;
+                        self.body_cancelled = true;
+                    }
                     Told::Chunk => {
-                        return Err(self.link.violation("gateway received a response body message before response headers"));
+                        return Err(self.call.violation("gateway received a response body message before response headers"));
                     }
                     Told::Aborted => return Err(GatewayError::TunnelRequestAborted),
                     Told::LinkLost => return Err(GatewayError::TunnelResponseClosed),
@@ -166,12 +188,12 @@ impl<'a> Exchange<'a> {
                     deadline = Instant::now() + self.response_start_timeout;
                     let bytes = body.len();
                     let chunk = ToEnvoyTunnelMessageKind::RequestChunk(BodyChunk { body, finish });
-                    if self.link.tunnel.send(chunk, bytes).await.is_err() {
+                    if self.call.tunnel.send(chunk, bytes).await.is_err() {
                         return Err(GatewayError::TunnelResponseClosed);
                     }
                 },
                 () = sleep_until(deadline) => {
-                    self.link.abort(HttpStreamAbortReasonKind::InternalError, "response start timed out");
+                    self.call.abort(HttpStreamAbortReasonKind::InternalError, "response start timed out");
                     let timeout_ms = self.response_start_timeout.as_millis() as u64;
                     return Err(GatewayError::ResponseStartTimeout { timeout_ms });
                 }
@@ -184,25 +206,25 @@ impl<'a> Exchange<'a> {
         match error {
             UploadError::TooLarge => {
                 let detail = format!("request body exceeded the {}-byte limit", self.request_body_max_bytes);
-                self.link.abort(HttpStreamAbortReasonKind::Cancelled, &detail);
+                self.call.abort(HttpStreamAbortReasonKind::Cancelled, &detail);
                 too_large(self.request_body_max_bytes)
             }
             UploadError::ClientGone => {
-                self.link.abort(HttpStreamAbortReasonKind::Cancelled, "client disconnected during the request body");
+                self.call.abort(HttpStreamAbortReasonKind::Cancelled, "client disconnected during the request body");
                 GatewayError::InvalidRequestBody { reason: "the client disconnected".into() }
             }
         }
     }
 
     fn stopped(&mut self) -> GatewayError {
-        self.link.open = false;
+        self.call.abort(HttpStreamAbortReasonKind::Cancelled, "actor stopped before the HTTP response started");
         GatewayError::ActorStoppedWhileWaiting { actor_id: self.head.actor.to_string() }
     }
 
     fn respond(mut self, start: ResponseStart) -> Result<Response<GatewayBody>, GatewayError> {
         let bytes = start.body.as_ref().map_or(0, Bytes::len) as u64;
         if !start.stream {
-            self.link.open = false;
+            self.call.open = false;
             if bytes > self.response_payload_max_bytes {
                 tracing::warn!(actor_id = %self.head.actor, bytes, "unstreamed response above the limit");
                 return Err(GatewayError::TunnelRequestAborted);
@@ -210,19 +232,19 @@ impl<'a> Exchange<'a> {
         }
         let status = match StatusCode::from_u16(start.status) {
             Ok(status) if !status.is_informational() => status,
-            Ok(_) => return Err(self.link.unusable("the actor answered with an informational status")),
-            Err(_) => return Err(self.link.unusable("the actor answered with an invalid status")),
+            Ok(_) => return Err(self.call.unusable("the actor answered with an informational status")),
+            Err(_) => return Err(self.call.violation("the actor answered with an invalid status")),
         };
         let Ok(headers) = headers::for_client(&start.headers) else {
-            return Err(self.link.unusable("the actor answered with an invalid header"));
+            return Err(self.call.violation("the actor answered with an invalid header"));
         };
         let without_body = self.head.method == Method::HEAD
             || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::RESET_CONTENT].contains(&status);
         let body = if without_body {
-            self.link.abort(HttpStreamAbortReasonKind::Cancelled, "the response has no body");
+            self.call.abort(HttpStreamAbortReasonKind::Cancelled, "the response has no body");
             GatewayBody::Whole(Full::default())
         } else if start.stream {
-            GatewayBody::Streamed(Box::new(ActorBody::new(self.link, start.body, self.chunk_idle_timeout)))
+            GatewayBody::Streamed(Box::new(ActorBody::new(self.call, start.body, self.chunk_idle_timeout)))
         } else {
             GatewayBody::Whole(Full::new(start.body.unwrap_or_default()))
         };
@@ -258,7 +280,7 @@ pub(super) enum Streamed {
     Violation(&'static str),
 }
 
-impl Link {
+impl HttpTunnel {
     fn can_stream(&self) -> bool {
         self.tunnel.link().protocol_version() >= STREAMING_SINCE_VERSION
     }
@@ -266,7 +288,7 @@ impl Link {
     fn check(&mut self, told: FromActor) -> Result<Told, GatewayError> {
         let (index, kind) = match told {
             FromActor::Frame { index, kind } => (index, kind),
-            FromActor::LinkLost => {
+            FromActor::LinkLost(_) => {
                 self.open = false;
                 return Ok(Told::LinkLost);
             }
@@ -279,11 +301,10 @@ impl Link {
             self.open = false;
             return Ok(Told::Aborted);
         }
-        let from_connection_layer = matches!(
-            &kind,
-            ToRivetTunnelMessageKind::ResponseStart(start) if index == 0 && start.headers.get("x-rivet-error").is_some()
-        );
-        if !from_connection_layer && !self.in_order(index) {
+        let is_late_fault = index == 0
+            && self.next_response_index > 0
+            && matches!(&kind, ToRivetTunnelMessageKind::ResponseStart(start) if is_from_connection_layer(start));
+        if !is_late_fault && !self.in_order(index) {
             return Err(self.violation("gateway detected response stream message index gap"));
         }
         match kind {
@@ -322,7 +343,7 @@ impl Link {
     fn streamed(&mut self, told: FromActor) -> Streamed {
         let (index, kind) = match told {
             FromActor::Frame { index, kind } => (index, kind),
-            FromActor::LinkLost => {
+            FromActor::LinkLost(_) => {
                 self.open = false;
                 return Streamed::LinkLost;
             }
@@ -398,7 +419,7 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for HttpTunnel {
     fn drop(&mut self) {
         self.abort(HttpStreamAbortReasonKind::Cancelled, "client disconnected before the HTTP response ended");
     }

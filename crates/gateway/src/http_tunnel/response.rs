@@ -11,14 +11,14 @@ use protocol::envoy::HttpStreamAbortReasonKind;
 use protocol::limits;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::exchange::{Link, Streamed};
+use super::exchange::{HttpTunnel, Streamed};
 use crate::config::STOPPED_GRACE;
 use crate::handler::StreamCut;
 
 /// Hands the actor's chunks to the client as they come and returns credit as they are taken, so that a slow reader holds
 /// back the actor and never memory.
 pub struct ActorBody {
-    link: Link,
+    call: HttpTunnel,
     first: Option<Bytes>,
     taken_bytes: u64,
     reported_bytes: u64,
@@ -31,9 +31,9 @@ pub struct ActorBody {
 type Polled = Poll<Option<Result<Frame<Bytes>, StreamCut>>>;
 
 impl ActorBody {
-    pub(super) fn new(link: Link, first: Option<Bytes>, idle_timeout: Option<Duration>) -> Self {
+    pub(super) fn new(call: HttpTunnel, first: Option<Bytes>, idle_timeout: Option<Duration>) -> Self {
         let idle = idle_timeout.map(|limit| (limit, Box::pin(sleep_until(Instant::now() + limit))));
-        Self { link, first, taken_bytes: 0, reported_bytes: 0, idle, stopped: None, ended: false }
+        Self { call, first, taken_bytes: 0, reported_bytes: 0, idle, stopped: None, ended: false }
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
@@ -43,7 +43,7 @@ impl ActorBody {
         if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
             return self.hand_over(first);
         }
-        while let Poll::Ready(streamed) = self.link.poll_streamed(cx) {
+        while let Poll::Ready(streamed) = self.call.poll_streamed(cx) {
             match streamed {
                 Streamed::Chunk(chunk) => {
                     self.ended = chunk.finish;
@@ -65,7 +65,7 @@ impl ActorBody {
                 Streamed::Aborted => return self.cut("the actor aborted it"),
                 Streamed::LinkLost => return self.cut("the connection to the actor's host was lost"),
                 Streamed::Violation(detail) => {
-                    self.link.violation(detail);
+                    self.call.violation(detail);
                     return self.cut(detail);
                 }
             }
@@ -77,13 +77,13 @@ impl ActorBody {
         if let Some(timer) = &mut self.stopped
             && timer.as_mut().poll(cx).is_ready()
         {
-            self.link.abort(HttpStreamAbortReasonKind::Cancelled, "actor stopped during the response");
+            self.call.abort(HttpStreamAbortReasonKind::Cancelled, "actor stopped during the response");
             return self.cut("the actor stopped");
         }
         if let Some((_, timer)) = &mut self.idle
             && timer.as_mut().poll(cx).is_ready()
         {
-            self.link.abort(HttpStreamAbortReasonKind::InternalError, "response chunk idle timeout");
+            self.call.abort(HttpStreamAbortReasonKind::InternalError, "response chunk idle timeout");
             return self.cut("no chunk came within the idle timeout");
         }
         Poll::Pending
@@ -93,7 +93,7 @@ impl ActorBody {
         self.taken_bytes += body.len() as u64;
         if !self.ended && self.taken_bytes - self.reported_bytes >= limits::HTTP_WINDOW_UPDATE_STEP_BYTES {
             self.reported_bytes = self.taken_bytes;
-            self.link.report_consumed(self.taken_bytes);
+            self.call.report_consumed(self.taken_bytes);
         }
         Poll::Ready(Some(Ok(Frame::data(body))))
     }
@@ -106,6 +106,6 @@ impl ActorBody {
 
 impl Drop for ActorBody {
     fn drop(&mut self) {
-        self.link.abort(HttpStreamAbortReasonKind::Cancelled, "client dropped streaming response body");
+        self.call.abort(HttpStreamAbortReasonKind::Cancelled, "client dropped streaming response body");
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Upload {
     max_bytes: u64,
     read_bytes: u64,
     declared_bytes: Option<u64>,
+    /// The client waits for permission before it sends, so a body that nobody has begun to read must not be touched.
+    asks_first: bool,
 }
 
 enum State {
@@ -52,16 +54,17 @@ impl Upload {
     /// Looks at the announced length first: a body that is too large is refused before anything else happens.
     pub(super) fn new(parts: &Parts, body: Incoming, max_bytes: u64) -> Result<Self, GatewayError> {
         let declared_bytes = headers::content_length(&parts.headers);
+        let asks_first = parts.headers.contains_key(EXPECT);
         if declared_bytes.is_some_and(|declared| declared > max_bytes) {
             // A client that asked first is told before it sends; any other one has begun, and reads the answer only after
             // its bytes were taken.
-            if !parts.headers.contains_key(EXPECT) {
+            if !asks_first {
                 drain(body);
             }
             return Err(too_large(max_bytes));
         }
         let state = if body.is_end_stream() { State::Inline(None) } else { State::Streamed { body, piece: Bytes::new() } };
-        Ok(Self { state, max_bytes, read_bytes: 0, declared_bytes })
+        Ok(Self { state, max_bytes, read_bytes: 0, declared_bytes, asks_first })
     }
 
     /// Reads a body that fits into one chunk, so that it travels inside the start message: that saves the actor's host a
@@ -124,7 +127,10 @@ impl Upload {
     /// Reads and throws away what the client still sends after an early answer, within bounds, so that it gets to read the
     /// answer before its connection closes.
     pub(super) fn drain(self) {
-        if let State::Streamed { body, .. } = self.state {
+        let untouched = self.is_untouched();
+        if let State::Streamed { body, .. } = self.state
+            && !(self.asks_first && untouched)
+        {
             drain(body);
         }
     }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use protocol::error::cut_close_reason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
-use super::close::ClientClose;
+use super::close::{ClientClose, PROTOCOL_ERROR, TOO_BIG};
 use crate::config::CLOSE_HANDSHAKE_TIMEOUT;
 use crate::io::ClientStream;
 
@@ -20,6 +21,8 @@ pub(super) struct Client {
     send_timeout: Duration,
     /// The client's own close frame, to be echoed.
     received_close: Option<Bytes>,
+    /// It sent something that it must not send, so it is told at the end.
+    broke_rules: Option<ClientClose>,
 }
 
 /// What a client does.
@@ -37,7 +40,7 @@ pub(super) struct ClientGone;
 
 impl Client {
     pub(super) fn new(socket: WebSocketStream<ClientStream>, send_timeout: Duration) -> Self {
-        Self { socket, send_timeout, received_close: None }
+        Self { socket, send_timeout, received_close: None, broke_rules: None }
     }
 
     /// What the client does next. Cancel-safe. Pings are answered on the way.
@@ -45,13 +48,25 @@ impl Client {
         loop {
             let message = match self.socket.next().await {
                 Some(Ok(message)) => message,
-                Some(Err(Error::Protocol(_) | Error::PayloadTooLong { .. })) => {
-                    self.refuse().await;
+                Some(Err(Error::PayloadTooLong { max_len, .. })) => {
+                    let reason = format!("message exceeds the maximum size of {max_len} bytes");
+                    self.broke_rules = Some(ClientClose { code: TOO_BIG, reason });
+                    return FromClient::Gone;
+                }
+                Some(Err(Error::Protocol(error))) => {
+                    self.broke_rules = Some(ClientClose { code: PROTOCOL_ERROR, reason: error.to_string() });
                     return FromClient::Gone;
                 }
                 Some(Err(_)) | None => return FromClient::Gone,
             };
-            if message.is_ping() || message.is_pong() {
+            if message.is_ping() {
+                // The codec has queued the pong. Without this a client that pings and never reads would fill the queue.
+                if self.flush().await.is_err() {
+                    return FromClient::Gone;
+                }
+                continue;
+            }
+            if message.is_pong() {
                 continue;
             }
             if let Some((code, reason)) = message.as_close() {
@@ -84,6 +99,9 @@ impl Client {
 
     /// Sends a close frame and waits a moment for the client's own.
     pub(super) async fn close(mut self, close: Option<ClientClose>) {
+        if let Some(refusal) = self.broke_rules.take() {
+            return self.refuse(refusal).await;
+        }
         let Some(close) = close else {
             return self.echo_close().await;
         };
@@ -99,11 +117,13 @@ impl Client {
 }
 
 impl Client {
-    /// Lets out the close frame that the codec has queued and that names the client's fault. What the client is still
-    /// sending is read and thrown away for a moment: closing on unread data would cut the connection before the client
-    /// has seen the frame.
-    async fn refuse(&mut self) {
+    /// Tells a client which rule it broke. What it is still sending is read and thrown away for a moment: closing on unread
+    /// data would cut the connection before the client has seen the frame.
+    async fn refuse(mut self, refusal: ClientClose) {
+        let code = CloseCode::try_from(refusal.code).unwrap_or(CloseCode::PROTOCOL_ERROR);
         let refused = async {
+            // For most faults the codec has queued a close frame already and takes no second one.
+            let _ = self.socket.feed(Message::close(Some(code), &cut_close_reason(refusal.reason))).await;
             self.socket.flush().await?;
             let mut discarded = vec![0; DISCARD_BUFFER_BYTES];
             while self.socket.get_mut().read(&mut discarded).await? > 0 {}
@@ -112,13 +132,13 @@ impl Client {
         let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, refused).await;
     }
 
-    /// Answers the client's close frame with the same code *and* reason, as clients of this platform expect. The codec
-    /// would echo the code only, so its reply is dropped with it and the frame is written here.
-    async fn echo_close(self) {
-        let Some(payload) = self.received_close else { return };
-        let mut stream = self.socket.into_inner();
+    /// Answers the client's close frame, once, with the same code *and* reason, as clients of this platform expect. The
+    /// codec would echo the code only, so its reply is never flushed and the frame is written here.
+    pub(super) async fn echo_close(&mut self) {
+        let Some(payload) = self.received_close.take() else { return };
         // RFC 6455, 5.2: final frame, opcode 8, no mask; a control frame's payload is at most 125 bytes.
         let frame = [&[0x88, payload.len() as u8], payload.as_ref()].concat();
+        let stream = self.socket.get_mut();
         let echoed = async {
             stream.write_all(&frame).await?;
             stream.shutdown().await

@@ -1,6 +1,6 @@
 //! How a WebSocket ends: what the client is told and what the actor's host is told (`spec/gateway.md` 16.3). Pure.
 
-use protocol::error::{Coded, close_reason, cut_close_reason};
+use protocol::error::{close_reason, cut_close_reason};
 
 use crate::error::GatewayError;
 
@@ -8,6 +8,8 @@ use crate::error::GatewayError;
 pub(super) const NORMAL: u16 = 1000;
 /// The engine, the host or the actor failed.
 pub(super) const INTERNAL: u16 = 1011;
+/// The client broke the WebSocket protocol.
+pub(super) const PROTOCOL_ERROR: u16 = 1002;
 /// A message was too large.
 pub(super) const TOO_BIG: u16 = 1009;
 
@@ -71,8 +73,7 @@ impl End {
 
     /// The engine ends it.
     pub(super) fn failed(error: &GatewayError, ray: &str) -> Self {
-        let code = if error.code() == "going_away" { 1001 } else { INTERNAL };
-        let client = ClientClose { code, reason: close_reason(error, ray) };
+        let client = ClientClose { code: INTERNAL, reason: close_reason(error, ray) };
         Self { client: Some(client), host: Some(downstream_closed()) }
     }
 }

@@ -4,7 +4,7 @@ use protocol::envoy::{Headers, ToEnvoyTunnelMessageKind, ToRivetTunnelMessageKin
 use protocol::limits;
 use tokio::time::{Instant, timeout_at};
 
-use super::close::End;
+use super::close::{End, INTERNAL};
 use crate::directory::Directory;
 use crate::error::GatewayError;
 use crate::handler::Shared;
@@ -20,7 +20,7 @@ pub(super) struct Opened {
 
 enum Attempt {
     Opened(Opened),
-    /// The actor stopped, moved, or its host lost its connection: nothing was delivered for good.
+    /// The actor stopped or moved; a close for this attempt is on its way to where the open went.
     TryAgain,
     /// The actor does not want it.
     Refused(End),
@@ -50,7 +50,7 @@ pub(super) async fn open<D: Directory>(
 
 async fn attempt<D: Directory>(
     shared: &Shared<D>,
-    watched: &Watched,
+    watched: &mut Watched,
     route: Route,
     path: &str,
     headers: &Headers,
@@ -66,23 +66,37 @@ async fn attempt<D: Directory>(
         path: path.to_owned(),
         headers: headers.clone(),
     };
-    if tunnel.send_now(ToEnvoyTunnelMessageKind::WebSocketOpen(open)).is_err() {
+    let head_bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if tunnel.send(ToEnvoyTunnelMessageKind::WebSocketOpen(open), head_bytes + path.len()).await.is_err() {
         return Ok(Attempt::TryAgain);
     }
     let deadline = Instant::now() + shared.config.websocket_open_timeout;
     loop {
         let Ok(told) = timeout_at(deadline, tunnel.receive()).await else {
-            let close = ToEnvoyTunnelMessageKind::WebSocketClose {
-                code: Some(super::close::INTERNAL),
-                reason: Some("guard.websocket_open_timeout".into()),
-            };
-            let _ = tunnel.send_now(close);
+            abandon(&mut tunnel, "guard.websocket_open_timeout");
             return Err(GatewayError::WebSocketOpenTimeout);
         };
         let kind = match told {
             FromActor::Frame { kind, .. } => kind,
-            FromActor::LinkLost | FromActor::Stopped => return Ok(Attempt::TryAgain),
-            FromActor::Overflow => return Err(GatewayError::WebSocketPendingLimitReached),
+            FromActor::LinkLost(session) if session != tunnel.link().session() => continue,
+            // The host may be opening the socket all the same; it repeats its answer after it has reconnected.
+            FromActor::LinkLost(_) => {
+                let route = watched.ready(&*shared.directory, deadline).await?;
+                if route.generation != generation || route.link.host() != tunnel.link().host() {
+                    return Ok(Attempt::TryAgain);
+                }
+                tunnel.rebind(route.link);
+                continue;
+            }
+            FromActor::Stopped => {
+                // A host keeps an open that arrives between two generations for the next one.
+                abandon(&mut tunnel, "ws.downstream_closed");
+                return Ok(Attempt::TryAgain);
+            }
+            FromActor::Overflow => {
+                abandon(&mut tunnel, "guard.websocket_pending_limit_reached");
+                return Err(GatewayError::WebSocketPendingLimitReached);
+            }
         };
         match kind {
             ToRivetTunnelMessageKind::WebSocketOpen { can_hibernate } => {
@@ -101,9 +115,19 @@ async fn attempt<D: Directory>(
             | ToRivetTunnelMessageKind::ResponseChunk(_)
             | ToRivetTunnelMessageKind::ResponseAbort(_)
             | ToRivetTunnelMessageKind::RequestBodyWindowUpdate { .. }
-            | ToRivetTunnelMessageKind::RequestBodyCancel => return Err(GatewayError::Internal),
+            | ToRivetTunnelMessageKind::RequestBodyCancel => {
+                abandon(&mut tunnel, "core.internal_error");
+                return Err(GatewayError::Internal);
+            }
             // Sent before the socket is open; the SDK does not do that.
             ToRivetTunnelMessageKind::WebSocketMessage { .. } | ToRivetTunnelMessageKind::WebSocketMessageAck { .. } => {}
         }
     }
+}
+
+/// Tells the host that nobody waits for this open any more.
+fn abandon(tunnel: &mut Tunnel, reason: &str) {
+    let close = ToEnvoyTunnelMessageKind::WebSocketClose { code: Some(INTERNAL), reason: Some(reason.to_owned()) };
+    // A connection that has just ended cannot be told; its host closes what it opened when the actor stops.
+    let _ = tunnel.send_now(close);
 }

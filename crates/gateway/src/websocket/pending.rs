@@ -42,12 +42,26 @@ impl Pending {
         Ok(())
     }
 
-    /// Forgets all messages up to an index.
+    /// Forgets all messages up to an index. Indices are consecutive, so the distance to the oldest one says how many that
+    /// are; an index that was never given out covers more than there are and is ignored.
     pub(super) fn acknowledge(&mut self, index: u16) {
-        while self.messages.front().is_some_and(|message| !is_newer(message.index, index)) {
-            if let Some(message) = self.messages.pop_front() {
-                self.bytes -= message.data.len() as u64;
-            }
+        let Some(oldest) = self.messages.front() else { return };
+        let covered = usize::from(index.wrapping_sub(oldest.index)) + 1;
+        if covered <= self.messages.len() {
+            let forgotten: u64 = self.messages.drain(..covered).map(|message| message.data.len() as u64).sum();
+            self.bytes -= forgotten;
+        }
+    }
+
+    /// The message that waits longest.
+    pub(super) fn oldest(&self) -> Option<&PendingMessage> {
+        self.messages.front()
+    }
+
+    /// Forgets the oldest message.
+    pub(super) fn pop(&mut self) {
+        if let Some(message) = self.messages.pop_front() {
+            self.bytes -= message.data.len() as u64;
         }
     }
 
@@ -57,11 +71,6 @@ impl Pending {
 
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.messages.clear();
-        self.bytes = 0;
     }
 
     /// Since when the oldest message waits.
@@ -75,11 +84,6 @@ impl Pending {
             message.since = now;
         }
     }
-}
-
-/// Whether index `a` comes after `b`, with wrap-around (`spec/gateway.md` 17.3).
-fn is_newer(a: u16, b: u16) -> bool {
-    a != b && a.wrapping_sub(b) < 32_767
 }
 
 #[cfg(test)]
@@ -104,5 +108,9 @@ mod tests {
             many.push(index as u16, Bytes::new(), false, now).unwrap();
         }
         assert_eq!(many.push(0, Bytes::new(), false, now), Err(Full));
+        many.acknowledge(40_000);
+        assert_eq!(many.messages().next().map(|message| message.index), Some(40_001));
+        many.acknowledge(39_999);
+        assert_eq!(many.messages().count(), limits::HIBERNATION_PENDING_MAX_MESSAGES - 40_001, "never given out: ignored");
     }
 }

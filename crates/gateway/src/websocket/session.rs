@@ -6,14 +6,19 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client::{Client, FromClient};
 use super::close::End;
+use super::farewell::Farewell;
 use super::hibernation::{self, Resumed};
 use super::open::{Opened, open};
-use super::pending::Pending;
+use super::pending::{Pending, PendingMessage};
 use crate::directory::{Directory, Readiness};
 use crate::error::GatewayError;
 use crate::handler::{Shared, ToActor};
+use crate::link::LinkClosed;
 use crate::ready::Watched;
 use crate::tunnel::{FromActor, Tunnel};
+
+/// Frames of the actor that are handled before the client is looked at again.
+const BATCH: usize = 64;
 
 /// A socket between a client and an actor.
 pub(super) struct Session<'a> {
@@ -60,15 +65,12 @@ pub(super) async fn run<D: Directory>(
         match session.carry(shared).await {
             Pause::Ended(end) => break end,
             Pause::Asleep => match hibernation::wait(shared, &mut session).await {
-                Ok(Resumed { generation }) => {
-                    session.generation = generation;
-                    session.link_up = true;
-                }
+                Ok(resumed) => session.resumed(&resumed),
                 Err(end) => break end,
             },
         }
     };
-    session.finish(end).await;
+    session.finish(shared, end).await;
 }
 
 async fn find_and_open<D: Directory>(
@@ -83,11 +85,16 @@ async fn find_and_open<D: Directory>(
 }
 
 impl Session<'_> {
+    /// Goes on with the generation that has taken the socket back.
+    pub(super) fn resumed(&mut self, resumed: &Resumed) {
+        self.generation = resumed.generation;
+        self.link_up = resumed.link_up;
+    }
+
     async fn carry<D: Directory>(&mut self, shared: &Shared<D>) -> Pause {
-        let far_future = Instant::now() + shared.config.websocket_ack_timeout * 1000;
         loop {
             let unacknowledged = self.pending.oldest_since().filter(|_| self.can_hibernate && self.link_up);
-            let ack_deadline = unacknowledged.map_or(far_future, |since| since + shared.config.websocket_ack_timeout);
+            let ack_deadline = unacknowledged.map(|since| since + shared.config.websocket_ack_timeout);
             let step = tokio::select! {
                 from_client = self.client.next() => self.client_did(from_client).await,
                 told = self.tunnel.receive() => self.actor_said(shared, told).await,
@@ -95,7 +102,7 @@ impl Session<'_> {
                     Some(view) => self.host_may_be_back(view.readiness).await,
                     None => Err(Pause::Ended(End::failed(&GatewayError::GoingAway, self.ray))),
                 },
-                () = sleep_until(ack_deadline), if unacknowledged.is_some() => {
+                () = sleep_until(ack_deadline.unwrap_or_else(Instant::now)), if ack_deadline.is_some() => {
                     Err(Pause::Ended(End::failed(&GatewayError::WebSocketGarbageCollected, self.ray)))
                 }
             };
@@ -122,7 +129,7 @@ impl Session<'_> {
         if self.link_up {
             let bytes = data.len();
             let message = ToEnvoyTunnelMessageKind::WebSocketMessage { data: data.clone(), binary };
-            if self.tunnel.resend(index, message, bytes).await.is_err() {
+            if self.tunnel.send_at(index, message, bytes).await.is_err() {
                 self.link_up = false;
                 if !self.can_hibernate {
                     self.keep(index, data, binary).map_err(Pause::Ended)?;
@@ -141,18 +148,25 @@ impl Session<'_> {
 
     async fn actor_said<D: Directory>(&mut self, shared: &Shared<D>, told: FromActor) -> Result<(), Pause> {
         let mut told = Some(told);
-        // All that has arrived is written to the client at once.
-        while let Some(one) = told {
-            self.actor_said_one(shared, one).await?;
+        let mut said = Ok(());
+        // What has arrived is written to the client together, but not so much that the client is kept waiting.
+        for _ in 0..BATCH {
+            let Some(one) = told else { break };
+            said = self.actor_said_one(shared, one).await;
+            if said.is_err() {
+                break;
+            }
             told = self.tunnel.try_receive();
         }
-        self.client.flush().await.map_err(|_| Pause::Ended(End::client_vanished()))
+        self.client.flush().await.map_err(|_| Pause::Ended(End::client_vanished()))?;
+        said
     }
 
     async fn actor_said_one<D: Directory>(&mut self, shared: &Shared<D>, told: FromActor) -> Result<(), Pause> {
         let kind = match told {
             FromActor::Frame { kind, .. } => kind,
-            FromActor::LinkLost => {
+            FromActor::LinkLost(session) if session != self.tunnel.link().session() => return Ok(()),
+            FromActor::LinkLost(_) => {
                 self.link_up = false;
                 // The host may have been back before this was read.
                 let readiness = self.watched.view().readiness;
@@ -197,9 +211,6 @@ impl Session<'_> {
             Readiness::Ready { generation, link: Some(link) } if generation == self.generation && !link.is_closed() => {
                 self.tunnel.rebind(link);
                 self.link_up = self.resend_pending().await;
-                if !self.can_hibernate && self.link_up {
-                    self.pending.clear();
-                }
                 Ok(())
             }
             // Still away; or the generation has ended, which the inbox says.
@@ -207,27 +218,43 @@ impl Session<'_> {
         }
     }
 
-    /// Sends everything that is kept, under the indices it had; the actor's host drops what it knows already.
+    /// Sends everything that is kept, under the indices it had. The host of a hibernatable socket drops what it knows
+    /// already, and acknowledges; any other socket's messages are forgotten as soon as they are on their way. False: the
+    /// connection has ended meanwhile.
     pub(super) async fn resend_pending(&mut self) -> bool {
         self.pending.restart_clock(Instant::now());
-        for message in self.pending.messages() {
-            let bytes = message.data.len();
-            let kind = ToEnvoyTunnelMessageKind::WebSocketMessage { data: message.data.clone(), binary: message.binary };
-            if self.tunnel.resend(message.index, kind, bytes).await.is_err() {
+        if self.can_hibernate {
+            for message in self.pending.messages() {
+                if self.send_kept(message).await.is_err() {
+                    return false;
+                }
+            }
+            return true;
+        }
+        while let Some(message) = self.pending.oldest().cloned() {
+            if self.send_kept(&message).await.is_err() {
                 return false;
             }
+            self.pending.pop();
         }
         true
     }
 
-    async fn finish(mut self, end: End) {
-        if let Some(close) = end.host {
-            let kind = ToEnvoyTunnelMessageKind::WebSocketClose { code: close.code, reason: close.reason };
-            // If the connection has just ended, the host forgets the socket by itself.
-            let _ = self.tunnel.send_now(kind);
+    async fn send_kept(&self, message: &PendingMessage) -> Result<(), LinkClosed> {
+        let bytes = message.data.len();
+        let kind = ToEnvoyTunnelMessageKind::WebSocketMessage { data: message.data.clone(), binary: message.binary };
+        self.tunnel.send_at(message.index, kind, bytes).await
+    }
+
+    async fn finish<D: Directory>(mut self, shared: &Shared<D>, end: End) {
+        let Some(close) = end.host else { return self.client.close(end.client).await };
+        let kind = ToEnvoyTunnelMessageKind::WebSocketClose { code: close.code, reason: close.reason };
+        let told = self.link_up && self.tunnel.send_now(kind.clone()).is_ok();
+        let Self { client, watched, tunnel, generation, pending, can_hibernate, ray, .. } = self;
+        client.close(end.client).await;
+        if !told {
+            let farewell = Farewell { watched, tunnel, generation, pending, can_hibernate };
+            farewell.deliver(kind, shared.config.hibernation_wake_timeout, ray).await;
         }
-        // Free the entry before the close handshake: nothing more is wanted from the actor.
-        drop(self.tunnel);
-        self.client.close(end.client).await;
     }
 }
