@@ -131,17 +131,18 @@ impl Engine {
         self.metrics_address
     }
 
-    /// Stops: nothing new is accepted, open HTTP requests finish within `runtime.guard_shutdown_duration`, then hosts are told
-    /// to reconnect elsewhere. What was accepted is on disk when this returns. Open WebSockets of clients are cut.
+    /// Stops: nothing new is accepted, open HTTP requests finish then hosts are told to reconnect elsewhere, all within
+    /// `runtime.guard_shutdown_duration`. What was accepted is on disk when this returns. Open WebSockets of clients are cut.
     pub async fn shutdown(mut self) {
         let _ = self.closing.send(true);
-        if tokio::time::timeout(self.grace, &mut self.public).await.is_err() {
+        let deadline = tokio::time::Instant::now() + self.grace;
+        if tokio::time::timeout_at(deadline, &mut self.public).await.is_err() {
             tracing::warn!("open requests did not finish in time and are dropped");
             self.public.abort();
         }
         let _ = self.stopping.send(true);
         // Ends when the last connection has written its close frame and dropped its sender.
-        let _ = tokio::time::timeout(self.grace, self.hosts_gone.recv()).await;
+        let _ = tokio::time::timeout_at(deadline, self.hosts_gone.recv()).await;
         self.background.shutdown().await;
         self.store.close().await;
     }

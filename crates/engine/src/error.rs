@@ -303,9 +303,7 @@ impl StartError {
         match self {
             Self::Store(error) => format!("store.{}", error.code()),
             Self::Corrupt(_) => "store.corrupt".into(),
-            Self::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
-                "listener.address_in_use".into()
-            }
+            Self::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => "listener.address_in_use".into(),
             Self::Bind { .. } => "listener.bind_failed".into(),
             Self::NotImplemented { .. } => "config.not_implemented".into(),
         }

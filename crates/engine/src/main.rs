@@ -1,13 +1,16 @@
 //! `rivet-engine`: the engine behind a command line.
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
 use engine::Engine;
-use engine::config::{Cli, Command, Config, ConfigError, Durability, Loaded, Sources, Start, load, read_sources};
-use tokio::signal::unix::{SignalKind, signal};
+use engine::config::{
+    Cli, Command, Config, ConfigError, Durability, IneffectiveClass, Loaded, Sources, Start, load, read_sources,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -39,7 +42,8 @@ fn load_config(start: &Start) -> Result<Loaded, ConfigError> {
 
 /// Says what is wrong in one line, with a stable name.
 fn failed(code: &str, error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("Error: [{code}] {error}");
+    // A closed stderr is no reason to panic.
+    let _ = writeln!(std::io::stderr(), "Error: [{code}] {error}");
     ExitCode::FAILURE
 }
 
@@ -53,9 +57,9 @@ fn show(config: &Config) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command line's own output")]
 fn say(text: &str) {
-    println!("{text}");
+    // Whoever closes stdout does not want to read it; the engine goes on.
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn run(loaded: Loaded) -> ExitCode {
@@ -64,7 +68,11 @@ fn run(loaded: Loaded) -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     for unused in &loaded.ineffective {
-        tracing::debug!(key = unused.key, reason = unused.reason, "configured without effect");
+        let (key, origin, reason) = (unused.key, &unused.origin, unused.reason);
+        match unused.class {
+            IneffectiveClass::NotYet => tracing::warn!(key, %origin, reason, "configured without effect"),
+            IneffectiveClass::NoSuchMechanism => tracing::debug!(key, %origin, reason, "configured without effect"),
+        }
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(worker_threads()).enable_all().build() {
         Ok(runtime) => runtime,
@@ -94,9 +102,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (data, durability) = (config.file_system.path.clone(), config.storage.durability);
     let has_token = config.auth.admin_token.is_some();
     let force_after = config.runtime.force_shutdown_duration.duration();
-    let engine = Engine::start(config)
-        .await
-        .map_err(|error| Failure { code: error.code(), error: anyhow::Error::new(error) })?;
+    let mut signals = Signals::listen().map_err(|error| Failure { code: "runtime.signal".into(), error })?;
+    let started = tokio::select! {
+        started = Engine::start(config) => started,
+        () = signals.next() => return Ok(()),
+    };
+    let engine = started.map_err(|error| Failure { code: error.code(), error: anyhow::Error::new(error) })?;
     let address = engine.address();
     let reachable = reachable(address);
     say(&format!(
@@ -110,13 +121,13 @@ async fn serve(config: Config) -> Result<(), Failure> {
         Durability::Fsync => {}
         Durability::Os => say("storage.durability is \"os\": a power failure may lose what was acknowledged last."),
     }
-    wait_for_signal().await.map_err(|error| Failure { code: "runtime.signal".into(), error })?;
+    signals.next().await;
     say("rivet-engine stops: open requests finish first; a second signal ends them.");
     tokio::select! {
         () = engine.shutdown() => {}
         () = tokio::time::sleep(force_after) => tracing::warn!("forced shutdown"),
         // Somebody is impatient.
-        again = wait_for_signal() => drop(again),
+        () = signals.next() => {}
     }
     Ok(())
 }
@@ -130,12 +141,23 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that ask the engine to stop. One that comes while nobody waits is kept.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+        let interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+        Ok(Self { terminate, interrupt })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

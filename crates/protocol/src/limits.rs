@@ -29,6 +29,10 @@ pub const POOL_NAME_MAX_BYTES: usize = 128;
 pub const ENVOY_KEY_MIN_BYTES: usize = 3;
 /// Longest envoy key, in bytes (`spec/envoy-protocol.md` 2.1).
 pub const ENVOY_KEY_MAX_BYTES: usize = 128;
+/// Longest crash message of an actor that is kept, in bytes; a longer one is cut.
+pub const CRASH_MESSAGE_MAX_BYTES: usize = 4 * KIB;
+/// Bytes of actor inputs after which a message of commands to an envoy is sent, and another one begun.
+pub const COMMANDS_INPUT_MAX_BYTES: usize = 8 * MIB;
 /// Most actor ids in one list call (`spec/engine-api.md` 7.7).
 pub const LIST_ACTOR_IDS_MAX: usize = 32;
 /// Entries in a page of a list call when the caller gives no limit (`spec/engine-api.md` 7).

@@ -104,12 +104,12 @@ impl Exchange {
 }
 
 /// Sends a request and waits for the response's head. The request needs no `host` header.
-pub async fn begin<B>(address: SocketAddr, mut request: Request<B>) -> Result<Exchange, hyper::Error>
+pub async fn begin<B>(address: SocketAddr, mut request: Request<B>) -> Result<Exchange, Broken>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Broken>,
 {
-    let stream = in_time("a TCP connection", TcpStream::connect(address)).await.expect("the engine accepts connections");
+    let stream = in_time("a TCP connection", TcpStream::connect(address)).await?;
     stream.set_nodelay(true).expect("a socket option");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Its errors reach the request too.
@@ -126,8 +126,12 @@ where
 /// When the connection breaks.
 pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
     let about = format!("{} {}", request.method(), request.uri());
-    let exchange = begin(address, request).await.unwrap_or_else(|error| panic!("{about}: {error}"));
-    exchange.finish().await.unwrap_or_else(|error| panic!("{about}: {error}"))
+    try_send(address, request).await.unwrap_or_else(|error| panic!("{about}: {error}"))
+}
+
+/// Sends a request and reads the whole response, if the connection lasts that long.
+pub async fn try_send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Answer, Broken> {
+    Ok(begin(address, request).await?.finish().await?)
 }
 
 /// Sends a request without a body.

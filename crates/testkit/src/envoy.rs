@@ -136,6 +136,19 @@ impl FakeEnvoy {
         self.expect(what, |message| Some(message.clone())).await
     }
 
+    /// The next message, however long it takes; `None` at the end of the connection. Can be cancelled without loss.
+    pub async fn any(&mut self) -> Option<ToEnvoy> {
+        loop {
+            if let Some(message) = self.inbox.pop_front() {
+                return Some(message);
+            }
+            if self.closed.is_some() {
+                return None;
+            }
+            self.receive().await;
+        }
+    }
+
     /// The first message that `wanted` takes; the others stay for later.
     ///
     /// # Panics

@@ -224,18 +224,35 @@ pub(super) async fn get_or_create(State(context): Context, RawQuery(query): RawQ
     };
     let namespace = new.namespace.clone();
     context.scheduler.check_pool(&namespace, &new.pool)?;
-    let holder = context.scheduler.holder_of_key(namespace.namespace_id, &new.name, &key).await?;
-    let existing = match holder {
+    let mut found = find_or_create(&context, new.clone(), &key).await?;
+    // Destroyed between the two look-ups: the key is free again.
+    if let Found::Existing(stored) = &found
+        && stored.record.is_destroyed()
+    {
+        context.scheduler.forget_holder(namespace.namespace_id, &new.name, &key);
+        found = find_or_create(&context, new, &key).await?;
+    }
+    Ok(Json(match found {
+        Found::New(stored) => json!({ "actor": shown_new(&context, &stored), "created": true }),
+        Found::Existing(stored) => json!({ "actor": shown(&context, &stored, true), "created": false }),
+    }))
+}
+
+enum Found {
+    New(Arc<StoredActor>),
+    Existing(Arc<StoredActor>),
+}
+
+async fn find_or_create(context: &ApiContext, new: NewActor, key: &str) -> Result<Found, ApiError> {
+    let namespace = new.namespace.namespace_id;
+    let existing = match context.scheduler.holder_of_key(namespace, &new.name, key).await? {
         Some(holder) => holder,
         None => match context.scheduler.create(new).await? {
-            Created::New(stored) => {
-                return Ok(Json(json!({ "actor": shown_new(&context, &stored), "created": true })));
-            }
+            Created::New(stored) => return Ok(Found::New(stored)),
             Created::Existing(existing) => existing,
         },
     };
-    let stored = context.scheduler.actor(namespace.namespace_id, existing).await?;
-    Ok(Json(json!({ "actor": shown(&context, &stored, true), "created": false })))
+    Ok(Found::Existing(context.scheduler.actor(namespace, existing).await?))
 }
 
 /// What the three calls on one actor begin with.
@@ -268,7 +285,7 @@ pub(super) async fn destroy(
     if stored.record.is_destroyed() {
         return Ok(Json(json!({})));
     }
-    let Some(mut view) = context.scheduler.watch(actor).await else { return Err(ApiError::ActorNotFound) };
+    let Some(mut view) = context.scheduler.watch(actor).await? else { return Err(ApiError::ActorNotFound) };
     context.scheduler.post(actor, Input::Destroy);
     let destroyed = view.wait_for(|view| matches!(view.readiness, Readiness::Destroyed));
     if tokio::time::timeout(DESTROY_WAIT, destroyed).await.is_err() {

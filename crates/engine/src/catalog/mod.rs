@@ -79,11 +79,15 @@ impl Catalog {
 
     pub(crate) async fn create_namespace(&self, name: &str, display_name: &str) -> Result<Arc<Namespace>, ApiError> {
         namespace_rules::check(name, display_name)?;
-        let _one_at_a_time = self.writing.lock().await;
-        if self.namespace(name).is_some() {
-            return Err(ApiError::NamespaceNameNotUnique);
-        }
-        Ok(self.put_namespace(name, display_name).await?)
+        let (catalog, name, display_name) = (self.clone(), name.to_owned(), display_name.to_owned());
+        uncancelled(async move {
+            let _one_at_a_time = catalog.writing.lock().await;
+            if catalog.namespace(&name).is_some() {
+                return Err(ApiError::NamespaceNameNotUnique);
+            }
+            Ok(catalog.put_namespace(&name, &display_name).await?)
+        })
+        .await
     }
 
     async fn put_namespace(&self, name: &str, display_name: &str) -> Result<Arc<Namespace>, store::StoreError> {
@@ -116,25 +120,33 @@ impl Catalog {
 
     /// Writes a pool's configuration; returns whether its endpoint changed (`spec/engine-api.md` 8.5).
     pub(crate) async fn put_pool(&self, namespace: NamespaceId, name: &str, config: PoolConfig) -> Result<bool, ApiError> {
-        let _one_at_a_time = self.writing.lock().await;
-        let old = self.pool(namespace, name);
-        let changed = config.endpoint_differs_from(old.as_ref().map(|old| &old.config));
-        let mut batch = Batch::new();
-        batch.put(pool::key(namespace, name), config.to_stored());
-        self.store.write(batch).await?;
-        let protocol_version = old.and_then(|old| old.protocol_version);
-        let pool = Arc::new(Pool { config, protocol_version });
-        self.known.write().pools.insert((namespace, name.to_owned()), pool);
-        Ok(changed)
+        let (catalog, name) = (self.clone(), name.to_owned());
+        uncancelled(async move {
+            let _one_at_a_time = catalog.writing.lock().await;
+            let old = catalog.pool(namespace, &name);
+            let changed = config.endpoint_differs_from(old.as_ref().map(|old| &old.config));
+            let mut batch = Batch::new();
+            batch.put(pool::key(namespace, &name), config.to_stored());
+            catalog.store.write(batch).await?;
+            let protocol_version = old.and_then(|old| old.protocol_version);
+            let pool = Arc::new(Pool { config, protocol_version });
+            catalog.known.write().pools.insert((namespace, name), pool);
+            Ok(changed)
+        })
+        .await
     }
 
     pub(crate) async fn delete_pool(&self, namespace: NamespaceId, name: &str) -> Result<(), ApiError> {
-        let _one_at_a_time = self.writing.lock().await;
-        let mut batch = Batch::new();
-        batch.delete(pool::key(namespace, name));
-        self.store.write(batch).await?;
-        self.known.write().pools.remove(&(namespace, name.to_owned()));
-        Ok(())
+        let (catalog, name) = (self.clone(), name.to_owned());
+        uncancelled(async move {
+            let _one_at_a_time = catalog.writing.lock().await;
+            let mut batch = Batch::new();
+            batch.delete(pool::key(namespace, &name));
+            catalog.store.write(batch).await?;
+            catalog.known.write().pools.remove(&(namespace, name));
+            Ok(())
+        })
+        .await
     }
 
     /// Remembers the protocol version that a pool's hosts speak.
@@ -155,6 +167,10 @@ impl Catalog {
     ) -> Result<(), store::StoreError> {
         let mut batch = Batch::new();
         for (name, metadata) in names {
+            // No actor can have such a name, and one of them must not cost the others.
+            if name.is_empty() || name.chars().count() > protocol::limits::ACTOR_NAME_MAX_CHARS {
+                continue;
+            }
             let object = serde_json::from_str::<Map<String, Value>>(&metadata).unwrap_or_default();
             batch.put(actor_name::key(namespace, &name), Value::Object(object).to_string());
         }
@@ -173,6 +189,13 @@ impl Catalog {
         let parse = |value: &Bytes| serde_json::from_slice(value).unwrap_or(Value::Object(Map::new()));
         Ok(rows.iter().map(|(key, value)| (actor_name::name(key), parse(value))).collect())
     }
+}
+
+/// Lets a change run to its end even if the caller goes away: the store and the memory must not part.
+async fn uncancelled<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(change).await.unwrap_or(Err(ApiError::Internal))
 }
 
 fn everything((start, end): (Bytes, Bytes)) -> Scan {

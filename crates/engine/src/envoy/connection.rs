@@ -138,7 +138,7 @@ impl Connection {
             End::ByEngine(why) => tracing::info!(envoy_key = %connection.host.key, %why, "host connection closed"),
         }
         pump.abort();
-        connection.context.scheduler.host_disconnected(&connection.host, session);
+        connection.context.scheduler.host_disconnected(&connection.host, &connection.link);
         if let End::ByEngine(why) = end {
             // A writer that has ended by itself needs no order.
             let _ = close.send(why).await;
@@ -151,35 +151,43 @@ impl Connection {
     async fn read(&self, mut stream: SplitStream<WebSocketStream<ClientStream>>) -> End {
         let mut shutdown = self.context.shutdown.clone();
         let mut next_ping = Instant::now();
+        let mut next_check = next_ping + self.context.ping_interval;
         loop {
             tokio::select! {
-                frame = stream.next() => match frame {
-                    Some(Ok(message)) if message.is_binary() => {
-                        if let Err(why) = self.handle(Bytes::from(message.into_payload())).await {
-                            return End::ByEngine(why);
-                        }
-                    }
-                    Some(Ok(message)) if message.is_close() => return End::ByHost,
-                    // Text, pings and pongs carry nothing (`spec/envoy-protocol.md` 2.4).
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => {
-                        tracing::warn!(envoy_key = %self.host.key, %error, "host connection broke");
-                        return End::ByHost;
-                    }
-                    None => return End::ByHost,
-                },
+                // In this order: a frame that is ready counts before silence is judged, and frames without end hold up
+                // neither pings nor the end.
+                biased;
+                () = self.link.replaced() => return End::ByEngine(EnvoyClose::Eviction),
+                () = crate::engine::stopping(&mut shutdown) => return End::ByEngine(EnvoyClose::GoingAway),
                 () = tokio::time::sleep_until(next_ping) => {
-                    if is_silent(self.host.link_state(), clock::uptime(), self.context.hosts.rules()) {
-                        return End::ByEngine(EnvoyClose::TimedOut);
-                    }
                     let now = clock::now();
                     self.host.pinged(now);
                     let _ = self.link.send_now(ToEnvoy::Ping { ts: now });
                     let jitter = Duration::from_millis(rand::random::<u64>() % PING_JITTER_MS);
                     next_ping = Instant::now() + self.context.ping_interval + jitter;
                 }
-                () = self.link.replaced() => return End::ByEngine(EnvoyClose::Eviction),
-                () = crate::engine::stopping(&mut shutdown) => return End::ByEngine(EnvoyClose::GoingAway),
+                frame = stream.next() => match frame {
+                    Some(Ok(message)) if message.is_binary() => {
+                        if let Err(why) = self.handle(Bytes::from(message.into_payload())).await {
+                            return End::ByEngine(why);
+                        }
+                        self.host.alive(self.link.session());
+                    }
+                    Some(Ok(message)) if message.is_close() => return End::ByHost,
+                    // Text, pings and pongs carry nothing (`spec/envoy-protocol.md` 2.4).
+                    Some(Ok(_)) => self.host.alive(self.link.session()),
+                    Some(Err(error)) => {
+                        tracing::warn!(envoy_key = %self.host.key, %error, "host connection broke");
+                        return End::ByHost;
+                    }
+                    None => return End::ByHost,
+                },
+                () = tokio::time::sleep_until(next_check) => {
+                    if is_silent(self.host.link_state(), clock::uptime(), self.context.hosts.rules()) {
+                        return End::ByEngine(EnvoyClose::TimedOut);
+                    }
+                    next_check = Instant::now() + self.context.ping_interval;
+                }
             }
         }
     }

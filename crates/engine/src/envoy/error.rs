@@ -23,7 +23,7 @@ pub(super) enum EnvoyClose {
     #[error("The engine is shutting down.")]
     GoingAway,
     #[error("The connection sent something that cannot be processed.")]
-    InvalidPacket,
+    Internal,
 }
 
 impl EnvoyClose {
@@ -38,7 +38,7 @@ impl EnvoyClose {
             | Self::Forbidden
             | Self::TimedOut
             | Self::GoingAway
-            | Self::InvalidPacket => 1011,
+            | Self::Internal => 1011,
         }
     }
 }
@@ -49,12 +49,8 @@ impl Coded for EnvoyClose {
             Self::NamespaceNotFound => "namespace",
             Self::MissingToken => "guard",
             Self::Forbidden => "api",
-            Self::InvalidRequest { .. }
-            | Self::NoRunnerConfig
-            | Self::Eviction
-            | Self::TimedOut
-            | Self::GoingAway
-            | Self::InvalidPacket => "ws",
+            Self::InvalidRequest { .. } | Self::NoRunnerConfig | Self::Eviction | Self::TimedOut | Self::GoingAway => "ws",
+            Self::Internal => "core",
         }
     }
 
@@ -68,21 +64,21 @@ impl Coded for EnvoyClose {
             Self::Eviction => "eviction",
             Self::TimedOut => "timed_out",
             Self::GoingAway => "going_away",
-            Self::InvalidPacket => "invalid_packet",
+            Self::Internal => "internal_error",
         }
     }
 
     fn status(&self, _surface: Surface) -> u16 {
         match self {
             Self::Forbidden => 403,
+            Self::Internal => 500,
             Self::InvalidRequest { .. }
             | Self::NamespaceNotFound
             | Self::NoRunnerConfig
             | Self::MissingToken
             | Self::Eviction
             | Self::TimedOut
-            | Self::GoingAway
-            | Self::InvalidPacket => 400,
+            | Self::GoingAway => 400,
         }
     }
 
@@ -96,7 +92,7 @@ impl Coded for EnvoyClose {
             | Self::Eviction
             | Self::TimedOut
             | Self::GoingAway
-            | Self::InvalidPacket => return Map::new(),
+            | Self::Internal => return Map::new(),
         };
         Map::from_iter([(pair.0.to_owned(), pair.1.into())])
     }

@@ -3,6 +3,7 @@
 use lifecycle::actor::{EventKind, Input};
 use protocol::envoy::{ActorIntent, ActorState, Event, EventWrapper, StopCode, ToRivetAckCommands};
 use protocol::id::ActorId;
+use protocol::limits;
 
 use super::error::EnvoyClose;
 use crate::hosts::Host;
@@ -12,7 +13,7 @@ use crate::scheduler::Scheduler;
 /// (`spec/envoy-protocol.md` 2.3).
 pub(super) async fn events(scheduler: &Scheduler, host: &Host, events: Vec<EventWrapper>) -> Result<(), EnvoyClose> {
     for EventWrapper { checkpoint, inner } in events {
-        let actor: ActorId = checkpoint.actor_id.parse().map_err(|_| EnvoyClose::InvalidPacket)?;
+        let actor: ActorId = checkpoint.actor_id.parse().map_err(|_| EnvoyClose::Internal)?;
         let (generation, index) = (checkpoint.generation, checkpoint.index);
         // A generation that has moved on, or never was here: another namespace may have a host with the same key. There is
         // nothing to do but to let the host forget the event.
@@ -20,12 +21,7 @@ pub(super) async fn events(scheduler: &Scheduler, host: &Host, events: Vec<Event
             host.event_processed(actor, generation, index);
             continue;
         }
-        let input = Input::Event {
-            host: host.key.clone(),
-            generation,
-            index,
-            kind: kind(inner),
-        };
+        let input = Input::Event { host: host.key.clone(), generation, index, kind: kind(inner) };
         scheduler.post_with_room(actor, input).await;
     }
     Ok(())
@@ -41,17 +37,23 @@ fn kind(event: Event) -> EventKind {
                 StopCode::Ok => false,
                 StopCode::Error => true,
             };
-            EventKind::Stopped { error, message }
+            EventKind::Stopped { error, message: message.map(cut) }
         }
         Event::ActorSetAlarm { alarm_ts } => EventKind::SetAlarm(alarm_ts),
     }
+}
+
+/// Each record holds its actor's last crash message, so it must not be of any length.
+fn cut(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(limits::CRASH_MESSAGE_MAX_BYTES));
+    message
 }
 
 /// Forgets acknowledged commands. The actor's record remembers it too, so that a start is not repeated after an engine
 /// restart.
 pub(super) async fn command_acks(scheduler: &Scheduler, host: &Host, acks: ToRivetAckCommands) -> Result<(), EnvoyClose> {
     for checkpoint in acks.last_command_checkpoints {
-        let actor: ActorId = checkpoint.actor_id.parse().map_err(|_| EnvoyClose::InvalidPacket)?;
+        let actor: ActorId = checkpoint.actor_id.parse().map_err(|_| EnvoyClose::Internal)?;
         let (generation, index) = (checkpoint.generation, checkpoint.index);
         host.commands_acknowledged(actor, generation, index);
         if host.generation_of(actor) == Some(generation) {

@@ -9,6 +9,7 @@ use protocol::envoy::{
     ActorCheckpoint, ActorConfig, Command as WireCommand, CommandStartActor, CommandStopActor, CommandWrapper, StopActorReason,
     ToEnvoy, ToEnvoyAckEvents,
 };
+use protocol::limits;
 
 use super::connection::EnvoyContext;
 use crate::hosts::{Host, PendingCommand};
@@ -75,6 +76,9 @@ async fn send_commands(
         let checkpoint =
             ActorCheckpoint { actor_id: pending.actor.to_string(), generation: pending.generation, index: pending.index };
         wrappers.push(CommandWrapper { checkpoint, inner });
+        if bytes > limits::COMMANDS_INPUT_MAX_BYTES {
+            link.send(ToEnvoy::Commands(std::mem::take(&mut wrappers)), std::mem::take(&mut bytes)).await?;
+        }
     }
     if wrappers.is_empty() {
         return Ok(());

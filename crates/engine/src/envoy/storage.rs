@@ -42,6 +42,8 @@ struct Shared {
 
 struct Job {
     request: StorageRequest,
+    /// What the host ran when the request came: a later generation must not do what an earlier one asked for.
+    assigned: Option<u32>,
     _budget: Option<OwnedSemaphorePermit>,
 }
 
@@ -63,10 +65,11 @@ impl StorageLanes {
                 return;
             }
         };
+        let assigned = self.shared.host.generation_of(actor);
         let units = request.payload_bytes().div_ceil(BUDGET_UNIT_BYTES).max(1) as u32;
         // The budget is never closed, so there always is a permit at some point.
         let budget = self.budget.clone().acquire_many_owned(units).await.ok();
-        let job = Job { request, _budget: budget };
+        let job = Job { request, assigned, _budget: budget };
         let mut lanes = self.shared.lanes.lock();
         match lanes.get_mut(&actor) {
             Some(waiting) => waiting.push_back(job),
@@ -82,7 +85,12 @@ impl StorageLanes {
 async fn run_lane(shared: Arc<Shared>, actor: ActorId, first: Job) {
     let mut next = Some(first);
     while let Some(job) = next {
-        let answer = shared.answer(actor, job.request).await;
+        // The host repeats over its next connection what was not answered over this one.
+        if shared.link.is_closed() {
+            shared.lanes.lock().remove(&actor);
+            return;
+        }
+        let answer = shared.answer(actor, job.assigned, job.request).await;
         shared.reply(answer).await;
         let mut lanes = shared.lanes.lock();
         next = lanes.get_mut(&actor).and_then(VecDeque::pop_front);
@@ -99,8 +107,7 @@ impl Shared {
         let _ = self.link.send(answer, bytes).await;
     }
 
-    async fn answer(&self, actor: ActorId, request: StorageRequest) -> ToEnvoy {
-        let assigned = self.host.generation_of(actor);
+    async fn answer(&self, actor: ActorId, assigned: Option<u32>, request: StorageRequest) -> ToEnvoy {
         match request {
             StorageRequest::Kv(ToRivetKvRequest { request_id, data, .. }) => {
                 let data = match assigned {

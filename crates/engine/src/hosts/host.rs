@@ -135,6 +135,13 @@ impl Host {
         is_current
     }
 
+    /// Counts a host without connection as out of touch from now on.
+    pub(crate) fn restart_absence(&self) {
+        if let Link::Down { since_ts } = &mut self.state.lock().link_state {
+            *since_ts = clock::uptime();
+        }
+    }
+
     /// Its connection, if there is one.
     pub(crate) fn link(&self) -> Option<EnvoyLink> {
         self.state.lock().connection.clone()
@@ -148,14 +155,20 @@ impl Host {
         self.state.lock().last_ping_ts = now;
     }
 
-    /// A pong came back. A time in the future counts as a sign of life only.
-    pub(crate) fn ponged(&self, sent_ts: Ts) {
+    /// Something came over its connection.
+    pub(crate) fn alive(&self, session: SessionId) {
         let mut state = self.state.lock();
-        if let Link::Up { last_pong_ts } = &mut state.link_state {
+        if state.is_current(session)
+            && let Link::Up { last_pong_ts } = &mut state.link_state
+        {
             *last_pong_ts = clock::uptime();
         }
-        if let Ok(rtt) = u32::try_from(clock::now() - sent_ts) {
-            state.last_rtt_ms = rtt;
+    }
+
+    /// A pong came back. A time in the future says nothing about the round trip.
+    pub(crate) fn ponged(&self, sent_ts: Ts) {
+        if let Ok(rtt) = u32::try_from(clock::now().saturating_sub(sent_ts)) {
+            self.state.lock().last_rtt_ms = rtt;
         }
     }
 

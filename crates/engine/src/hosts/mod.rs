@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clock;
 use gateway::{HostId, SessionId};
 use lifecycle::actor::EnvoyKey;
 use lifecycle::envoy::{EnvoyRules, is_eligible};
 use lifecycle::placement::{self, Candidate};
-use crate::clock;
 use parking_lot::RwLock;
 use protocol::id::NamespaceId;
 

@@ -40,6 +40,7 @@ pub(crate) async fn load(
         }
     }
     for host in scheduler.0.hosts.all() {
+        host.restart_absence();
         scheduler.watch_for_loss(host);
     }
     let (start, end) = actor_index::all_reclaim();
@@ -65,7 +66,11 @@ impl Scheduler {
         if matches!(record.phase, Phase::Reallocating { .. }) {
             self.0.waiting_for_host.lock().insert(actor);
         }
-        self.0.timers.arm(actor, record.next_deadline());
+        // A host could not answer while the engine was down: it gets the time to reconnect first.
+        let hosts_may_be_back = crate::clock::now().saturating_add(self.0.hosts.rules().lost_threshold_ms);
+        let is_hosted = record.host().is_some();
+        let deadline = record.next_deadline();
+        self.0.timers.arm(actor, deadline.map(|due| if is_hosted { due.max(hosts_may_be_back) } else { due }));
         self.publish(&cell, stored, false);
     }
 }
@@ -78,9 +83,6 @@ fn unacknowledged_commands(stored: &StoredActor) -> Vec<(i64, Command)> {
     match &record.phase {
         Phase::Starting { .. } if start_is_open => commands.push((1, Command::Start)),
         Phase::Stopping { wish, .. } => {
-            if start_is_open {
-                commands.push((1, Command::Start));
-            }
             if record.acked_command_index < record.last_command_index {
                 let reason = match wish {
                     StopWish::Sleep { .. } => StopReason::SleepIntent,

@@ -25,11 +25,20 @@ pub(super) enum Loaded {
     Here(Arc<StoredActor>),
 }
 
+/// What came of looking an actor up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lookup {
+    Exists,
+    Missing,
+    /// The store did not say.
+    Failed,
+}
+
 /// One thing to do.
 pub(super) enum Work {
     Input(Input),
-    /// Look the actor up and say whether it exists.
-    Load(oneshot::Sender<bool>),
+    /// Look the actor up and say what came of it.
+    Load(oneshot::Sender<Lookup>),
 }
 
 /// What follows from entering a cell.
@@ -83,6 +92,17 @@ impl ActorCell {
         Some(lane.start())
     }
 
+    /// Takes the lane of an actor that is being created: inputs of others wait until the creator runs the lane. `None`:
+    /// retired.
+    pub(super) fn claim(&self) -> Option<Enter> {
+        let mut lane = self.lane.lock();
+        if lane.activity == Activity::Retired {
+            return None;
+        }
+        lane.activity = Activity::Running;
+        Some(Enter::Nothing)
+    }
+
     /// Waits until the lane has caught up, if it is far behind.
     pub(super) async fn room(&self) {
         loop {
@@ -95,7 +115,7 @@ impl ActorCell {
     }
 
     /// Subscribes to the actor's state; with a look-up to wait for when it is not known yet. `None`: retired.
-    pub(super) fn subscribe(&self) -> Option<(watch::Receiver<ActorView>, Option<oneshot::Receiver<bool>>, Enter)> {
+    pub(super) fn subscribe(&self) -> Option<(watch::Receiver<ActorView>, Option<oneshot::Receiver<Lookup>>, Enter)> {
         let mut lane = self.lane.lock();
         if lane.activity == Activity::Retired {
             return None;

@@ -11,7 +11,8 @@ use protocol::limits;
 use store::{Decision, Reads};
 
 use super::Scheduler;
-use super::persist;
+use super::cell::ActorCell;
+use super::{lane, persist};
 use crate::catalog::new_id;
 use crate::clock;
 use crate::error::ApiError;
@@ -40,12 +41,20 @@ pub(crate) enum Created {
 
 impl Scheduler {
     /// Creates an actor and starts it, in one commit: record, key, indexes and the first command.
+    ///
+    /// A caller that goes away changes nothing: what has been committed is acted upon all the same.
     pub(crate) async fn create(&self, new: NewActor) -> Result<Created, ApiError> {
         check(&new)?;
         self.check_pool(&new.namespace, &new.pool)?;
         if !self.0.creation_limit.take(new.namespace.namespace_id, clock::now()) {
             return Err(ApiError::CreationRateLimit);
         }
+        let scheduler = self.clone();
+        let creation = tokio::spawn(async move { scheduler.create_claimed(new).await });
+        creation.await.unwrap_or(Err(ApiError::Internal))
+    }
+
+    async fn create_claimed(&self, new: NewActor) -> Result<Created, ApiError> {
         let identity = Identity {
             actor_id: new_id(self.0.config.datacenter_label),
             namespace_id: new.namespace.namespace_id,
@@ -55,22 +64,29 @@ impl Scheduler {
             create_ts: self.next_create_ts(),
         };
         let unborn = ActorRecord::new(identity);
+        // Others learn the id from the commit. What they ask for waits in the lane until the creation has been acted upon.
+        let cell = self.enter(unborn.identity.actor_id, ActorCell::claim);
+        let created = self.commit_and_perform(&cell, unborn, new.input).await;
+        tokio::spawn(lane::run(self.clone(), cell));
+        created
+    }
+
+    async fn commit_and_perform(&self, cell: &ActorCell, unborn: ActorRecord, input: Option<Bytes>) -> Result<Created, ApiError> {
         let candidate = self.0.hosts.choose(unborn.identity.namespace_id, &unborn.identity.pool);
         let world = World { now: clock::now(), rules: &self.0.config.rules, candidate: candidate.as_ref() };
         let first = step(&unborn, &Input::Wake, &world);
-        let stored = StoredActor { record: first.record, has_input: new.input.is_some() };
-        let batch = persist::creation(&stored, new.input);
+        let stored = StoredActor { record: first.record, has_input: input.is_some() };
+        let batch = persist::creation(&stored, input);
+        let epoch = self.0.keys.epoch();
         if let Some(existing) = self.insert_unless_taken(&stored.record, batch).await? {
             return Ok(Created::Existing(existing));
         }
         let stored = Arc::new(stored);
         if let Some(key) = &stored.record.identity.key {
             let identity = &stored.record.identity;
-            self.0.keys.insert(identity.namespace_id, &identity.name, key, identity.actor_id);
+            self.0.keys.insert(epoch, identity.namespace_id, &identity.name, key, identity.actor_id);
         }
-        // The id has just been made up, so nobody else can be at this cell.
-        let cell = self.enter(stored.record.identity.actor_id, |_cell| Some(super::Enter::Nothing));
-        self.perform(&cell, &unborn, stored.clone(), first.commands, false);
+        self.perform(cell, &unborn, stored.clone(), first.commands, false);
         Ok(Created::New(stored))
     }
 

@@ -14,7 +14,7 @@ impl Directory for Scheduler {
     }
 
     async fn watch(&self, actor: ActorId) -> Result<Option<watch::Receiver<ActorView>>, Refusal> {
-        Ok(Scheduler::watch(self, actor).await)
+        Scheduler::watch(self, actor).await.map_err(Refusal::new)
     }
 
     fn wake(&self, actor: ActorId) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::SessionId;
+use gateway::EnvoyLink;
 use lifecycle::actor::{Identity, Input};
 use lifecycle::envoy::{Link, lost_at};
 use lifecycle::eviction;
@@ -31,11 +31,11 @@ impl Scheduler {
     pub(crate) fn host_connected(&self, host: &Arc<Host>, connected: Connected) {
         let (pool, version) = (connected.pool.clone(), connected.version);
         let replaced = host.connect(connected);
-        if let Some(replaced) = replaced {
-            replaced.replace();
-            self.0.tunnels.link_lost(replaced.session());
-        }
         self.republish(host);
+        if let Some(replaced) = replaced {
+            self.0.tunnels.link_lost(&replaced);
+            replaced.replace();
+        }
         self.drain_for_newer_version(host, &pool, version);
         let waiting: Vec<ActorId> = self.0.waiting_for_host.lock().iter().copied().collect();
         for actor in waiting {
@@ -44,12 +44,14 @@ impl Scheduler {
     }
 
     /// A connection has ended. Its actors stay assigned until the host counts as lost.
-    pub(crate) fn host_disconnected(&self, host: &Arc<Host>, session: SessionId) {
-        self.0.tunnels.link_lost(session);
-        if host.disconnect(session) {
+    pub(crate) fn host_disconnected(&self, host: &Arc<Host>, link: &EnvoyLink) {
+        link.close();
+        if host.disconnect(link.session()) {
             self.republish(host);
             self.watch_for_loss(host.clone());
         }
+        // Last: whoever is told of the loss looks for the actor again, and must not find this link.
+        self.0.tunnels.link_lost(link);
     }
 
     /// Gives a host's actors up when it stays out of touch for too long.

@@ -20,6 +20,8 @@ pub(super) struct KeyCache {
 struct Halves {
     young: HashMap<Key, ActorId>,
     old: HashMap<Key, ActorId>,
+    /// Counts removals. A holder that was read from the store before one may be the one that was removed.
+    epoch: u64,
 }
 
 impl KeyCache {
@@ -34,13 +36,23 @@ impl KeyCache {
         Some(actor)
     }
 
-    pub(super) fn insert(&self, namespace: NamespaceId, name: &str, key: &str, actor: ActorId) {
-        self.halves.lock().insert((namespace, name.to_owned(), key.to_owned()), actor);
+    /// To be taken before the store is asked, for [`Self::insert`].
+    pub(super) fn epoch(&self) -> u64 {
+        self.halves.lock().epoch
+    }
+
+    /// Remembers a holder, unless something was removed since `epoch`: the answer may be out of date then.
+    pub(super) fn insert(&self, epoch: u64, namespace: NamespaceId, name: &str, key: &str, actor: ActorId) {
+        let mut halves = self.halves.lock();
+        if halves.epoch == epoch {
+            halves.insert((namespace, name.to_owned(), key.to_owned()), actor);
+        }
     }
 
     pub(super) fn remove(&self, namespace: NamespaceId, name: &str, key: &str) {
         let key = (namespace, name.to_owned(), key.to_owned());
         let mut halves = self.halves.lock();
+        halves.epoch += 1;
         halves.young.remove(&key);
         halves.old.remove(&key);
     }
@@ -64,9 +76,9 @@ mod tests {
         let cache = KeyCache::default();
         let namespace = NamespaceId::from_parts([0; 16], 1);
         let actor = ActorId::from_parts([1; 16], 1);
-        cache.insert(namespace, "n", "used", actor);
+        cache.insert(0, namespace, "n", "used", actor);
         for key in 0..4 * HALF_CAPACITY {
-            cache.insert(namespace, "n", &key.to_string(), actor);
+            cache.insert(0, namespace, "n", &key.to_string(), actor);
             if key % 1000 == 0 {
                 assert_eq!(cache.get(namespace, "n", "used"), Some(actor));
             }
@@ -76,5 +88,7 @@ mod tests {
         drop(halves);
         cache.remove(namespace, "n", "used");
         assert_eq!(cache.get(namespace, "n", "used"), None);
+        cache.insert(0, namespace, "n", "used", actor);
+        assert_eq!(cache.get(namespace, "n", "used"), None, "read before the removal");
     }
 }

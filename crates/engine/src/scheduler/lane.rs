@@ -8,7 +8,7 @@ use lifecycle::actor::{ActorRecord, CommandToHost, Input, Phase, World, step};
 use store::StoreError;
 
 use super::Scheduler;
-use super::cell::{ActorCell, Loaded, Work};
+use super::cell::{ActorCell, Loaded, Lookup, Work};
 use super::persist::{self, Change};
 use crate::clock;
 use crate::hosts::{Host, PendingCommand};
@@ -32,10 +32,10 @@ pub(super) async fn run(scheduler: Scheduler, cell: Arc<ActorCell>) {
         };
         match stored {
             Ok(Some(stored)) => process(&scheduler, &cell, work, stored).await,
-            Ok(None) => refuse(work),
+            Ok(None) => refuse(work, Lookup::Missing),
             Err(error) => {
                 tracing::error!(actor_id = %cell.id, %error, "an actor cannot be loaded; its inputs are dropped");
-                refuse(work);
+                refuse(work, Lookup::Failed);
             }
         }
     }
@@ -53,12 +53,12 @@ async fn look_up(scheduler: &Scheduler, cell: &ActorCell) -> Result<Option<Arc<S
     Ok(Some(stored))
 }
 
-/// Answers for an actor that does not exist.
-fn refuse(work: VecDeque<Work>) {
+/// Answers for an actor that does not exist or cannot be loaded.
+fn refuse(work: VecDeque<Work>, lookup: Lookup) {
     for one in work {
         match one {
             // A caller that has gone needs no answer.
-            Work::Load(done) => drop(done.send(false)),
+            Work::Load(done) => drop(done.send(lookup)),
             Work::Input(input) => tracing::debug!(?input, "input for an unknown actor"),
         }
     }
@@ -71,7 +71,7 @@ async fn process(scheduler: &Scheduler, cell: &Arc<ActorCell>, work: VecDeque<Wo
     let mut inputs = Vec::with_capacity(work.len());
     for one in work {
         match one {
-            Work::Load(done) => drop(done.send(true)),
+            Work::Load(done) => drop(done.send(Lookup::Exists)),
             Work::Input(input) => {
                 let before = (next.generation, next.host().cloned());
                 next = decide(scheduler, next, &input, &mut commands);
@@ -170,8 +170,7 @@ impl Scheduler {
             self.0.tunnels.generation_ended(actor);
         }
         for command in commands {
-            let host =
-                self.0.hosts.get_or_insert(record.identity.namespace_id, &command.host, &record.identity.pool);
+            let host = self.0.hosts.get_or_insert(record.identity.namespace_id, &command.host, &record.identity.pool);
             host.queue_command(PendingCommand {
                 actor,
                 generation: command.generation,
@@ -228,7 +227,7 @@ impl Scheduler {
         }
     }
 
-    fn retire(&self, cell: &Arc<ActorCell>) {
+    pub(super) fn retire(&self, cell: &Arc<ActorCell>) {
         let mut cells = self.0.cells.lock();
         if cells.get(&cell.id).is_some_and(|current| Arc::ptr_eq(current, cell)) && cell.retire_if_idle() {
             cells.remove(&cell.id);
@@ -239,6 +238,8 @@ impl Scheduler {
     pub(super) fn reclaim(&self, actor: protocol::id::ActorId) {
         let scheduler = self.clone();
         tokio::spawn(async move {
+            // Never closed, so there always is a turn at some point.
+            let _turn = scheduler.0.reclaiming.acquire().await.ok();
             let deleted = scheduler.0.data.delete_all(actor).await;
             let forgotten = match deleted {
                 Ok(()) => scheduler.0.store.write(persist::reclaimed(actor)).await,

@@ -55,11 +55,17 @@ impl Scheduler {
         if key.len() > protocol::limits::ACTOR_KEY_MAX_BYTES || name.chars().count() > protocol::limits::ACTOR_NAME_MAX_CHARS {
             return Ok(None);
         }
+        let epoch = self.0.keys.epoch();
         let holder = self.0.store.get(vec![actor_index::by_key(namespace, name, key)]).await?.pop().flatten();
         let Some(holder) = holder else { return Ok(None) };
         let actor = actor_index::holder(&holder)?;
-        self.0.keys.insert(namespace, name, key, actor);
+        self.0.keys.insert(epoch, namespace, name, key, actor);
         Ok(Some(actor))
+    }
+
+    /// Forgets who holds a key, so that the store is asked again: its holder turned out to be destroyed.
+    pub(crate) fn forget_holder(&self, namespace: NamespaceId, name: &str, key: &str) {
+        self.0.keys.remove(namespace, name, key);
     }
 
     /// Actors of a name, newest first.

@@ -27,18 +27,22 @@ use lifecycle::actor::{Input, Rules};
 use parking_lot::Mutex;
 use protocol::id::ActorId;
 use store::Store;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
+use crate::error::ApiError;
 use crate::hosts::Hosts;
 use admission::CreationLimit;
-use cell::{ActorCell, Enter};
+use cell::{ActorCell, Enter, Lookup};
 use key_cache::KeyCache;
 use timers::Timers;
 
 pub(crate) use boot::load;
 pub(crate) use create::{Created, NewActor};
 pub(crate) use lookup::ListQuery;
+
+/// Many actors may be destroyed at once; deleting their data must leave the store to the living.
+const RECLAIM_MAX_PARALLEL: usize = 4;
 
 /// What the scheduler needs to know of the configuration.
 #[derive(Debug, Clone)]
@@ -69,6 +73,8 @@ struct Shared {
     timers: Timers,
     keys: KeyCache,
     creation_limit: CreationLimit,
+    /// Deletions of destroyed actors' data that may run at once.
+    reclaiming: Semaphore,
     /// Keeps creation times unique, so that lists can be paged by them.
     last_create_ts: AtomicI64,
 }
@@ -88,6 +94,7 @@ impl Scheduler {
             timers: Timers::default(),
             keys: KeyCache::default(),
             creation_limit,
+            reclaiming: Semaphore::new(RECLAIM_MAX_PARALLEL),
             last_create_ts: AtomicI64::new(0),
         }))
     }
@@ -103,22 +110,31 @@ impl Scheduler {
         cell.room().await;
     }
 
-    /// Watches an actor; `None` when there is none with this id.
-    pub(crate) async fn watch(&self, actor: ActorId) -> Option<watch::Receiver<ActorView>> {
+    /// Watches an actor; `None` when there is none with this id. Fails when the store does.
+    pub(crate) async fn watch(&self, actor: ActorId) -> Result<Option<watch::Receiver<ActorView>>, ApiError> {
         let mut loading = None;
         let mut receiver = None;
-        self.enter(actor, |cell| {
+        let cell = self.enter(actor, |cell| {
             let (subscribed, until_loaded, enter) = cell.subscribe()?;
             receiver = Some(subscribed);
             loading = until_loaded;
             Some(enter)
         });
-        let exists = match loading {
+        let lookup = match loading {
             // Ends when the lane has looked the actor up.
-            Some(loading) => loading.await.unwrap_or(false),
-            None => true,
+            Some(loading) => loading.await.unwrap_or(Lookup::Failed),
+            None => Lookup::Exists,
         };
-        receiver.filter(|_| exists)
+        match lookup {
+            Lookup::Exists => Ok(receiver),
+            Lookup::Missing => {
+                // Made-up ids must not fill the table until the next sweep.
+                drop(receiver);
+                self.retire(&cell);
+                Ok(None)
+            }
+            Lookup::Failed => Err(ApiError::Internal),
+        }
     }
 
     /// Does something with an actor's cell, making one if needed, and starts its lane if that is asked for.

@@ -37,18 +37,7 @@ impl Timers {
     /// Sets, moves or clears an actor's deadline.
     pub(super) fn arm(&self, actor: ActorId, deadline: Option<Ts>) {
         let near = deadline.filter(|deadline| *deadline <= clock::now() + HORIZON_MS);
-        let mut armed = self.armed.lock();
-        if armed.by_actor.get(&actor).copied() == near {
-            return;
-        }
-        if let Some(old) = armed.by_actor.remove(&actor) {
-            armed.by_time.remove(&(old, actor));
-        }
-        let Some(deadline) = near else { return };
-        armed.by_actor.insert(actor, deadline);
-        armed.by_time.insert((deadline, actor));
-        let is_first = armed.by_time.first() == Some(&(deadline, actor));
-        drop(armed);
+        let is_first = self.armed.lock().set(actor, near);
         if is_first {
             self.earlier.notify_one();
         }
@@ -56,8 +45,11 @@ impl Timers {
 
     /// Arms a deadline that was read from disk, unless the actor has another one by now.
     fn arm_if_absent(&self, actor: ActorId, deadline: Ts) {
-        if !self.armed.lock().by_actor.contains_key(&actor) {
-            self.arm(actor, Some(deadline));
+        let mut armed = self.armed.lock();
+        let is_first = !armed.by_actor.contains_key(&actor) && armed.set(actor, Some(deadline));
+        drop(armed);
+        if is_first {
+            self.earlier.notify_one();
         }
     }
 
@@ -77,6 +69,22 @@ impl Timers {
     }
 }
 
+impl Armed {
+    /// Whether it has become the earliest of all.
+    fn set(&mut self, actor: ActorId, near: Option<Ts>) -> bool {
+        if self.by_actor.get(&actor).copied() == near {
+            return false;
+        }
+        if let Some(old) = self.by_actor.remove(&actor) {
+            self.by_time.remove(&(old, actor));
+        }
+        let Some(deadline) = near else { return false };
+        self.by_actor.insert(actor, deadline);
+        self.by_time.insert((deadline, actor));
+        self.by_time.first() == Some(&(deadline, actor))
+    }
+}
+
 impl Scheduler {
     /// Fires deadlines for as long as the engine runs.
     pub(crate) async fn run_timers(self) {
@@ -88,7 +96,7 @@ impl Scheduler {
                 self.post(actor, Input::DeadlineReached);
             }
             // Without a deadline the other branches set the pace.
-            let wait_ms = self.0.timers.next().map_or(HORIZON_MS, |next| next - now).max(0);
+            let wait_ms = self.0.timers.next().map_or(HORIZON_MS, |next| next.saturating_sub(now)).max(0);
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(wait_ms as u64)) => {}
                 () = self.0.timers.earlier.notified() => {}

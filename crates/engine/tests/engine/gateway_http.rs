@@ -8,7 +8,7 @@ use protocol::envoy::{
     ToRivetTunnelMessageKind as FromActor,
 };
 use serde_json::{Value, json};
-use testkit::client::{self, Answer, Exchange, begin};
+use testkit::client::{self, Answer, Broken, Exchange, begin};
 use testkit::envoy::{EnvoyParams, FakeEnvoy, Run, TunnelRequest, headers_of};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -44,13 +44,13 @@ impl Scene {
     }
 
     /// Sends a request and waits for the head of its answer only.
-    fn begin(&self) -> JoinHandle<Result<Exchange, hyper::Error>> {
+    fn begin(&self) -> JoinHandle<Result<Exchange, Broken>> {
         let request = client::empty(Method::GET, &format!("/gateway/{}/request/stream", self.run.actor_id));
         tokio::spawn(begin(self.engine.address(), request))
     }
 
     /// A request that arrived, with the client that waits for its answer.
-    async fn waiting(&mut self) -> (TunnelRequest, JoinHandle<Result<Exchange, hyper::Error>>) {
+    async fn waiting(&mut self) -> (TunnelRequest, JoinHandle<Result<Exchange, Broken>>) {
         let client = self.begin();
         (self.envoy.expect_request().await, client)
     }

@@ -47,7 +47,7 @@ impl Scene {
     }
 
     /// Begins a body of unknown length.
-    fn post_streamed(&self) -> (Sender<Bytes, Broken>, JoinHandle<Result<Exchange, hyper::Error>>) {
+    fn post_streamed(&self) -> (Sender<Bytes, Broken>, JoinHandle<Result<Exchange, Broken>>) {
         let (sender, body) = streamed_body();
         let request = self.builder().body(body).unwrap();
         (sender, tokio::spawn(begin(self.engine.address(), request)))

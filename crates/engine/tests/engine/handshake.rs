@@ -94,11 +94,7 @@ async fn older_protocol_versions_are_served() {
         let actor = engine.create("counter", None).await;
         let run = envoy.start_actor().await;
         engine.actor_when(&actor, "a running actor", |actor| !actor["connectable_ts"].is_null()).await;
-        let deleted = tokio::spawn({
-            let address = engine.address();
-            let path = format!("/actors/{actor}?namespace=default");
-            async move { testkit::client::call(address, http::Method::DELETE, &path).await }
-        });
+        let deleted = engine.destroy_soon(&actor);
         assert_eq!(envoy.expect_stop(&run).await, (2, StopActorReason::Destroy));
         envoy.stopped(&run);
         assert_eq!(deleted.await.unwrap().status, 200);
@@ -126,6 +122,44 @@ async fn the_latest_connection_of_a_key_wins() {
     assert_eq!(request.start.actor_generation, Some(run.generation));
     second.respond(&request, 200, &[], "here");
     assert_eq!(answer.await.unwrap().text(), "here");
+}
+
+#[tokio::test]
+async fn of_many_connections_of_a_key_one_is_left() {
+    let engine = TestEngine::start(json!({})).await;
+    let params = EnvoyParams::new();
+    let mut envoys = Vec::new();
+    for _connection in 0..20 {
+        envoys.push(FakeEnvoy::connect(engine.address(), &params).await.unwrap());
+    }
+    let actor = engine.create("counter", None).await;
+    let mut last = envoys.pop().unwrap();
+    assert_eq!(last.expect_start_of(&actor).await.generation, 1);
+    for mut evicted in envoys {
+        assert_eq!(evicted.expect_close().await.code_and_cause(), (1000, "ws.eviction"));
+    }
+    assert_eq!(engine.listed_hosts().await, [params.get("envoy_key").unwrap()]);
+}
+
+#[tokio::test]
+async fn a_host_of_another_namespace_has_no_say() {
+    let engine = TestEngine::start(json!({})).await;
+    engine.post("/namespaces", &json!({ "name": "other", "display_name": "Other" })).await;
+    let pool = json!({ "datacenters": { "default": { "normal": {} } } });
+    engine.put("/runner-configs/default?namespace=other", &pool).await;
+    let mut envoy = engine.host().await;
+    let actor = engine.create("counter", None).await;
+    let run = envoy.start_actor().await;
+    engine.actor_when(&actor, "a running actor", |actor| !actor["connectable_ts"].is_null()).await;
+
+    let twin = engine.host_with(&envoy.params().clone().with("namespace", "other")).await;
+    twin.event_at(&run, 5, testkit::envoy::stopped());
+    twin.acknowledge(&run, 1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let answer = engine.request(&actor);
+    let request = envoy.expect_request().await;
+    envoy.respond(&request, 200, &[], "still here");
+    assert_eq!(answer.await.unwrap().text(), "still here");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use protocol::envoy::{StopActorReason, ToEnvoy};
 use serde_json::{Value, json};
 use testkit::envoy::{FakeEnvoy, Run, crashed, running, stopped};
+use tokio::task::JoinHandle;
 
 use crate::scene::{TestEngine, is_set};
 
@@ -215,14 +216,14 @@ async fn what_was_seen_or_is_of_the_past_has_no_effect() {
 #[tokio::test]
 async fn delete_waits_for_the_stop_and_can_be_repeated() {
     let (engine, mut envoy, run) = running_actor(json!({})).await;
-    let path = format!("/actors/{}?namespace=default", run.actor_id);
-    let address = engine.address();
-    let deleted = tokio::spawn(async move { testkit::client::call(address, http::Method::DELETE, &path).await });
+    let calls = [engine.destroy_soon(&run.actor_id), engine.destroy_soon(&run.actor_id)];
     assert_eq!(envoy.expect_stop(&run).await, (2, StopActorReason::Destroy));
     tokio::time::sleep(A_WHILE).await;
-    assert!(!deleted.is_finished(), "answered before the actor had stopped");
+    assert!(!calls.iter().any(JoinHandle::is_finished), "answered before the actor had stopped");
     envoy.stopped(&run);
-    assert_eq!(deleted.await.unwrap().json(), json!({}));
+    for call in calls {
+        assert_eq!(call.await.unwrap().json(), json!({}));
+    }
     assert_eq!(engine.destroy(&run.actor_id).await.json(), json!({}));
 
     // One that sleeps goes at once.
@@ -248,9 +249,7 @@ async fn delete_during_the_start_is_not_forgotten() {
         let mut envoy = engine.host().await;
         let actor = engine.create("counter", None).await;
         let (run, _) = envoy.expect_start().await;
-        let path = format!("/actors/{actor}?namespace=default");
-        let address = engine.address();
-        let deleted = tokio::spawn(async move { testkit::client::call(address, http::Method::DELETE, &path).await });
+        let deleted = engine.destroy_soon(&actor);
         tokio::time::sleep(A_WHILE).await;
         ending(&mut envoy, &run);
         assert_eq!(deleted.await.unwrap().status, 200, "{what}");

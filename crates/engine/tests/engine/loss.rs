@@ -148,6 +148,23 @@ async fn a_waiting_actor_starts_when_a_host_appears() {
 }
 
 #[tokio::test]
+async fn a_request_outlives_the_search_for_a_host() {
+    let engine = TestEngine::start(json!({})).await;
+    let actor = engine.create("counter", None).await;
+    engine.actor_when(&actor, "a waiting actor", |actor| is_set(&actor["reschedule_ts"])).await;
+    let answer = engine.request(&actor);
+    tokio::time::sleep(A_WHILE).await;
+    // The search is called off, but there is still somebody who waits.
+    engine.tell(&actor, "sleep").await;
+    tokio::time::sleep(A_WHILE).await;
+    let mut envoy = engine.host().await;
+    envoy.start_actor().await;
+    let request = envoy.expect_request().await;
+    envoy.respond(&request, 200, &[], "after all");
+    assert_eq!(answer.await.unwrap().text(), "after all");
+}
+
+#[tokio::test]
 async fn attempts_without_a_host_slow_down_and_end() {
     let settings = json!({ "pegboard": { "base_retry_timeout": 20, "actor_retry_duration_threshold": 200 } });
     let engine = TestEngine::start(settings).await;

@@ -5,6 +5,7 @@
 
 mod api;
 mod bad_input;
+mod churn;
 mod creation;
 mod drain;
 mod gateway_http;
@@ -13,6 +14,5 @@ mod handshake;
 mod lifecycle;
 mod loss;
 mod process;
+mod races;
 mod scene;
-mod probe;
-mod churn;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use testkit::client::{self, Answer};
 use testkit::envoy::{EnvoyParams, FakeEnvoy};
 use testkit::eventually;
+use tokio::task::JoinHandle;
 
 /// A running engine.
 pub(crate) struct TestEngine {
@@ -131,11 +132,17 @@ impl TestEngine {
 
     /// Destroys an actor through the API.
     pub(crate) async fn destroy(&self, actor_id: &str) -> Answer {
-        self.delete(&format!("/actors/{actor_id}?namespace=default")).await
+        self.destroy_soon(actor_id).await.unwrap()
+    }
+
+    /// As [`Self::destroy`], in the background: the call waits for the actor's end.
+    pub(crate) fn destroy_soon(&self, actor_id: &str) -> JoinHandle<Answer> {
+        let request = client::empty(Method::DELETE, &format!("/actors/{actor_id}?namespace=default"));
+        tokio::spawn(client::send(self.address(), request))
     }
 
     /// Sends a request to an actor, in the background, and returns the answer when awaited.
-    pub(crate) fn request(&self, actor_id: &str) -> tokio::task::JoinHandle<Answer> {
+    pub(crate) fn request(&self, actor_id: &str) -> JoinHandle<Answer> {
         let request = client::empty(Method::GET, &format!("/gateway/{actor_id}/request/hello"));
         tokio::spawn(client::send(self.address(), request))
     }

@@ -44,7 +44,7 @@ impl UpgradeAnswer {
     }
 }
 
-/// The engine did not upgrade the connection.
+/// The engine did not take or did not upgrade the connection.
 #[derive(Debug)]
 pub struct HandshakeFailed {
     /// The status of the answer, if there was one.
@@ -82,7 +82,8 @@ pub(super) async fn open(address: SocketAddr, params: &EnvoyParams) -> Result<Op
         let offered = HeaderValue::from_str(&params.subprotocols.join(", ")).expect("a header value");
         builder = builder.add_header(SEC_WEBSOCKET_PROTOCOL, offered).map_err(failed)?;
     }
-    let stream = in_time("a TCP connection", TcpStream::connect(address)).await.expect("the engine accepts connections");
+    let stream = in_time("a TCP connection", TcpStream::connect(address)).await;
+    let stream = stream.map_err(|error| HandshakeFailed { status: None, detail: error.to_string() })?;
     stream.set_nodelay(true).expect("a socket option");
     let (socket, answer) = in_time("the upgrade of a host's connection", builder.connect_on(stream)).await.map_err(failed)?;
     let (orders, taken_orders) = mpsc::unbounded_channel();
