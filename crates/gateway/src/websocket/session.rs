@@ -147,16 +147,14 @@ impl Session<'_> {
     }
 
     async fn actor_said<D: Directory>(&mut self, shared: &Shared<D>, told: FromActor) -> Result<(), Pause> {
-        let mut told = Some(told);
-        let mut said = Ok(());
-        // What has arrived is written to the client together, but not so much that the client is kept waiting.
-        for _ in 0..BATCH {
-            let Some(one) = told else { break };
-            said = self.actor_said_one(shared, one).await;
+        let mut said = self.actor_said_one(shared, told).await;
+        // What else has arrived is written to the client together, but not so much that the client is kept waiting.
+        for _ in 1..BATCH {
             if said.is_err() {
                 break;
             }
-            told = self.tunnel.try_receive();
+            let Some(more) = self.tunnel.try_receive() else { break };
+            said = self.actor_said_one(shared, more).await;
         }
         self.client.flush().await.map_err(|_| Pause::Ended(End::client_vanished()))?;
         said
