@@ -22,6 +22,7 @@ use protocol::error::{Coded, Surface};
 use protocol::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::catalog::new_id;
@@ -51,6 +52,9 @@ pub(crate) async fn bind(listener: &'static str, address: SocketAddr) -> Result<
 /// Serves the public port until shutdown, then lets open requests finish.
 pub(crate) async fn serve(routes: Arc<Routes>, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
+    // Those that are still open when the time is up end with this task, and not with the process: an embedded engine has
+    // none of its own.
+    let mut connections = JoinSet::new();
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_headers(limits::HTTP_HEADERS_MAX);
     loop {
@@ -76,11 +80,12 @@ pub(crate) async fn serve(routes: Arc<Routes>, listener: TcpListener, mut shutdo
         };
         let connection = server.serve_connection_with_upgrades(TokioIo::new(ClientStream::new(tcp)), service).into_owned();
         let connection = graceful.watch(connection);
-        tokio::spawn(async move {
+        connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%peer, %error, "client connection ended");
             }
         });
+        while connections.try_join_next().is_some() {}
     }
     drop(listener);
     graceful.shutdown().await;

@@ -149,7 +149,7 @@ async fn a_key_is_held_by_one_actor_whatever_the_pool() {
         let ids = answer["actors"].as_array().unwrap().iter().map(|actor| actor["actor_id"].as_str().unwrap().to_owned());
         ids.collect::<Vec<String>>()
     };
-    assert_eq!(lookup("").await, [next.clone()]);
+    assert_eq!(lookup("").await, std::slice::from_ref(&next));
     assert_eq!(lookup("&include_destroyed=true").await, [next, holder.clone()]);
     assert!(is_set(&engine.actor(&holder).await["destroy_ts"]));
 }

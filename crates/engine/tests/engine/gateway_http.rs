@@ -306,15 +306,21 @@ async fn a_whole_answer_is_limited_at_its_edge() {
 }
 
 #[tokio::test]
-async fn what_http_cannot_say_is_a_bad_gateway() {
+async fn what_http_cannot_say_is_an_error() {
     let mut scene = Scene::new(json!({})).await;
-    let cases: [(u16, &[(&str, &str)]); 5] =
-        [(99, &[]), (1000, &[]), (101, &[]), (200, &[("bad name", "x")]), (200, &[("x", "line\nbreak")])];
-    for (status, headers) in cases {
+    let internal = (500, "core.internal_error");
+    let cases: [(u16, &[(&str, &str)], (u16, &str)); 5] = [
+        (99, &[], internal),
+        (1000, &[], internal),
+        (101, &[], (502, "guard.invalid_response_body")),
+        (200, &[("bad name", "x")], internal),
+        (200, &[("x", "line\nbreak")], internal),
+    ];
+    for (status, headers, (expected_status, expected_code)) in cases {
         let answer = scene.get();
         let request = scene.envoy.expect_request().await;
         scene.envoy.respond(&request, status, headers, "x");
-        assert_eq!(answer.await.unwrap().error(), (502, "guard.invalid_response_body".to_owned()), "{status} {headers:?}");
+        assert_eq!(answer.await.unwrap().error(), (expected_status, expected_code.to_owned()), "{status} {headers:?}");
     }
     scene.assert_alive().await;
 }
@@ -332,6 +338,11 @@ async fn answers_without_a_body_drop_the_stream() {
         assert_eq!((answer.status.as_u16(), answer.body.len()), (status, 0), "{method} {status}");
         assert_eq!(scene.expect_abort(&request).await, HttpStreamAbortReasonKind::Cancelled);
     }
+    // The same with a whole answer that announces what it must not have.
+    let answer = scene.get();
+    let request = scene.envoy.expect_request().await;
+    scene.envoy.respond(&request, 204, &[("content-length", "7")], "dropped");
+    assert_eq!(answer.await.unwrap().body, "");
     scene.assert_alive().await;
 }
 

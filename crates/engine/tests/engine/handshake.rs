@@ -275,3 +275,17 @@ async fn a_shutdown_sends_hosts_to_the_next_engine() {
     engine.shutdown().await;
     assert_eq!(envoy.expect_close().await.code_and_cause(), (1011, "ws.going_away"));
 }
+
+#[tokio::test]
+async fn a_shutdown_does_not_leave_requests_hanging() {
+    let engine = TestEngine::start(json!({})).await;
+    let actor = engine.create("counter", None).await;
+    let path = format!("/gateway/{actor}/request/x");
+    let request = testkit::client::empty(http::Method::GET, &path);
+    let waiting = tokio::spawn(testkit::client::try_send(engine.address(), request));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The time that requests have left is a second.
+    engine.shutdown().await;
+    let ended = tokio::time::timeout(Duration::from_secs(1), waiting).await.expect("the request hangs").unwrap();
+    assert!(ended.is_err(), "{ended:?}");
+}

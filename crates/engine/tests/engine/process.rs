@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::client;
 use testkit::envoy::{EnvoyParams, FakeEnvoy, Run};
 use testkit::{eventually, in_time};
@@ -38,6 +38,13 @@ impl Process {
         Self { child: command.spawn().unwrap() }
     }
 
+    /// As [`Self::start`] without arguments; returns where it listens, too.
+    pub(crate) fn start_and_listen(settings: &[(&str, &str)]) -> (Self, SocketAddr) {
+        let mut process = Self::start(&[], settings);
+        let address = process.address();
+        (process, address)
+    }
+
     /// Waits for the line that says where it listens.
     fn address(&mut self) -> SocketAddr {
         let mut line = String::new();
@@ -63,7 +70,8 @@ impl Process {
         Ended { status, stdout, stderr }
     }
 
-    fn kill(mut self) {
+    /// Kills it, as a crash does.
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -83,14 +91,26 @@ impl Drop for Process {
 }
 
 fn on(folder: &Path) -> (Process, SocketAddr) {
-    let mut process = Process::start(&[], &[("RIVET__FILE_SYSTEM__PATH", folder.to_str().unwrap())]);
-    let address = process.address();
-    (process, address)
+    Process::start_and_listen(&[("RIVET__FILE_SYSTEM__PATH", folder.to_str().unwrap())])
 }
 
-async fn put_pool(address: SocketAddr) {
+/// Configures the pool `default`.
+pub(crate) async fn put_pool(address: SocketAddr) {
     let config = json!({ "datacenters": { "default": { "normal": {} } } });
     client::call_with(address, http::Method::PUT, "/runner-configs/default?namespace=default", &config).await;
+}
+
+/// Creates an actor of the pool `default`; its id.
+pub(crate) async fn create(address: SocketAddr, key: Option<&str>) -> String {
+    let path = "/actors?namespace=default";
+    let answer = client::call_with(address, http::Method::POST, path, &creation("counter", key)).await;
+    answer.json()["actor"]["actor_id"].as_str().unwrap().to_owned()
+}
+
+/// An actor as the API shows it.
+pub(crate) async fn actor(address: SocketAddr, actor_id: &str) -> Value {
+    let path = format!("/actors?namespace=default&actor_id={actor_id}");
+    client::call(address, http::Method::GET, &path).await.json()["actors"][0].clone()
 }
 
 #[tokio::test]
@@ -111,12 +131,10 @@ async fn what_was_acknowledged_survives_a_sudden_death() {
     let (process, address) = on(folder.path());
     put_pool(address).await;
     let mut envoy = FakeEnvoy::join(address, &EnvoyParams::new()).await;
-    let created =
-        client::call_with(address, http::Method::POST, "/actors?namespace=default", &creation("counter", Some("k"))).await;
-    let actor = created.json()["actor"]["actor_id"].as_str().unwrap().to_owned();
+    let actor_id = create(address, Some("k")).await;
     let run = envoy.start_actor().await;
-    let in_two_seconds = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(1);
-    envoy.set_alarm(&run, Some(in_two_seconds.as_millis() as i64));
+    let soon = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(1);
+    envoy.set_alarm(&run, Some(soon.as_millis() as i64));
     envoy.wants_sleep(&run);
     envoy.expect_stop(&run).await;
     envoy.stopped(&run);
@@ -130,9 +148,9 @@ async fn what_was_acknowledged_survives_a_sudden_death() {
 
     let (_process, address) = on(folder.path());
     let holder = client::call(address, http::Method::GET, "/actors?namespace=default&name=counter&key=k").await.json();
-    assert_eq!(holder["actors"][0]["actor_id"], actor.as_str());
+    assert_eq!(holder["actors"][0]["actor_id"], actor_id.as_str());
     let mut envoy = FakeEnvoy::join(address, envoy.params()).await;
-    assert_eq!(envoy.start_actor().await, Run { actor_id: actor, generation: 2 });
+    assert_eq!(envoy.start_actor().await, Run { actor_id, generation: 2 });
 }
 
 #[tokio::test]
@@ -141,20 +159,17 @@ async fn a_sudden_death_leaves_running_actors_alone() {
     let (process, address) = on(folder.path());
     put_pool(address).await;
     let mut envoy = FakeEnvoy::join(address, &EnvoyParams::new()).await;
-    let created = client::call_with(address, http::Method::POST, "/actors?namespace=default", &creation("counter", None)).await;
-    let actor = created.json()["actor"]["actor_id"].as_str().unwrap().to_owned();
+    let actor_id = create(address, None).await;
     envoy.start_actor().await;
-    let shown = async |address| {
-        client::call(address, http::Method::GET, &format!("/actors?namespace=default&actor_id={actor}")).await.json()["actors"][0]
-            .clone()
-    };
-    let running =
-        eventually("a running actor", async || Some(shown(address).await).filter(|actor| actor["connectable_ts"].is_i64())).await;
+    let running = eventually("a running actor", async || {
+        Some(actor(address, &actor_id).await).filter(|actor| actor["connectable_ts"].is_i64())
+    })
+    .await;
     process.kill();
     let (_process, address) = on(folder.path());
     let mut envoy = FakeEnvoy::join(address, envoy.params()).await;
-    assert_eq!(shown(address).await, running);
-    let request = client::empty(http::Method::GET, &format!("/gateway/{actor}/request/x"));
+    assert_eq!(actor(address, &actor_id).await, running);
+    let request = client::empty(http::Method::GET, &format!("/gateway/{actor_id}/request/x"));
     let answer = tokio::spawn(client::send(address, request));
     let request = envoy.expect_request().await;
     assert_eq!(request.start.actor_generation, Some(1));
