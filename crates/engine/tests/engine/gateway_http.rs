@@ -309,7 +309,9 @@ async fn a_whole_answer_is_limited_at_its_edge() {
 async fn what_http_cannot_say_is_an_error() {
     let mut scene = Scene::new(json!({})).await;
     let internal = (500, "core.internal_error");
-    let cases: [(u16, &[(&str, &str)], (u16, &str)); 5] = [
+    /// Status and headers of the actor's answer, and status and code of the client's.
+    type Case<'a> = (u16, &'a [(&'a str, &'a str)], (u16, &'a str));
+    let cases: [Case<'_>; 5] = [
         (99, &[], internal),
         (1000, &[], internal),
         (101, &[], (502, "guard.invalid_response_body")),
