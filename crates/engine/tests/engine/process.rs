@@ -176,3 +176,23 @@ async fn a_sudden_death_leaves_running_actors_alone() {
     envoy.respond(&request, 200, &[], "as before");
     assert_eq!(answer.await.unwrap().text(), "as before");
 }
+
+#[tokio::test]
+async fn a_request_that_does_not_end_does_not_keep_hosts_from_hearing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (process, address) = Process::start_and_listen(&[
+        ("RIVET__FILE_SYSTEM__PATH", folder.path().to_str().unwrap()),
+        ("RIVET__RUNTIME__GUARD_SHUTDOWN_DURATION", "1"),
+    ]);
+    put_pool(address).await;
+    let mut envoy = FakeEnvoy::join(address, &EnvoyParams::new()).await;
+    let actor_id = create(address, None).await;
+    envoy.start_actor().await;
+    let request = client::empty(http::Method::GET, &format!("/gateway/{actor_id}/request/x"));
+    let endless = tokio::spawn(client::try_send(address, request));
+    envoy.expect_request().await;
+    process.terminate();
+    assert_eq!(envoy.expect_close().await.code_and_cause(), (1011, "ws.going_away"));
+    assert!(endless.await.unwrap().is_err());
+    assert_eq!(process.ended().await.status.code(), Some(0));
+}
