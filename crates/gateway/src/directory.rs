@@ -84,8 +84,16 @@ impl Coded for Refusal {
 /// Whether requests can be forwarded to an actor.
 #[derive(Debug, Clone)]
 pub enum Readiness {
-    /// Not now: asleep, starting, stopping, or waiting for a host.
+    /// Not now: asleep, or waiting for a host.
     NotReady,
+    /// A host has the generation, which is starting, or stopping to sleep: requests wait, except those that have asked not to
+    /// (`spec/gateway.md` 11).
+    Hosted {
+        /// The generation.
+        generation: u32,
+        /// The host's connection; `None` while the host is out of touch.
+        link: Option<EnvoyLink>,
+    },
     /// The generation takes requests.
     Ready {
         /// The generation.

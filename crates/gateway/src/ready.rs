@@ -14,6 +14,18 @@ use crate::link::EnvoyLink;
 pub(crate) struct Route {
     pub(crate) generation: u32,
     pub(crate) link: EnvoyLink,
+    /// Whether the generation takes requests. If not, the request must not name it: hosts refuse requests for exactly a
+    /// generation that they were told to stop (`spec/envoy-protocol.md` 12).
+    pub(crate) is_ready: bool,
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitFor {
+    /// The actor takes requests.
+    Ready,
+    /// Some host has the actor, be it starting or stopping: for requests that skip the wait for *ready*.
+    Host,
 }
 
 /// An actor that is being watched for one request.
@@ -27,26 +39,35 @@ impl Watched {
         let view = directory.watch(actor).await?.ok_or(GatewayError::ActorNotFound)?;
         match view.borrow().readiness {
             Readiness::Destroyed => return Err(GatewayError::ActorNotFound),
-            Readiness::NotReady | Readiness::Ready { .. } => {}
+            Readiness::NotReady | Readiness::Hosted { .. } | Readiness::Ready { .. } => {}
         }
         Ok(Self { actor, view })
     }
 
     /// Waits for the actor, waking it as often as it stops meanwhile, up to the limit. One absolute deadline.
-    pub(crate) async fn ready<D: Directory>(&mut self, directory: &D, deadline: Instant) -> Result<Route, GatewayError> {
+    pub(crate) async fn ready<D: Directory>(
+        &mut self,
+        directory: &D,
+        wait_for: WaitFor,
+        deadline: Instant,
+    ) -> Result<Route, GatewayError> {
         let mut wakes = 0;
         let mut ended_when_woken = None;
         loop {
             let view = self.view.borrow_and_update().clone();
             match view.readiness {
                 Readiness::Ready { generation, link: Some(link) } if !link.is_closed() => {
-                    return Ok(Route { generation, link });
+                    return Ok(Route { generation, link, is_ready: true });
+                }
+                Readiness::Hosted { generation, link: Some(link) } if wait_for == WaitFor::Host && !link.is_closed() => {
+                    return Ok(Route { generation, link, is_ready: false });
                 }
                 // The host is out of touch: it reconnects, or the actor will be declared lost and end.
                 Readiness::Ready { .. } => {}
+                Readiness::Hosted { .. } if wait_for == WaitFor::Host => {}
                 Readiness::Destroyed => return Err(GatewayError::DestroyedWhileWaiting),
-                Readiness::NotReady if ended_when_woken == Some(view.ended_generations) => {}
-                Readiness::NotReady => {
+                Readiness::NotReady | Readiness::Hosted { .. } if ended_when_woken == Some(view.ended_generations) => {}
+                Readiness::NotReady | Readiness::Hosted { .. } => {
                     if wakes > limits::WAKE_RETRIES_MAX {
                         let actor_id = self.actor.to_string();
                         return Err(GatewayError::WakeRetriesExceeded { actor_id, wake_retries: limits::WAKE_RETRIES_MAX });

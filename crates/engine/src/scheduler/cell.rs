@@ -172,10 +172,14 @@ impl ActorCell {
         let readiness = match &lane.loaded {
             Loaded::Unknown | Loaded::Missing => Readiness::NotReady,
             Loaded::Here(stored) if stored.record.is_destroyed() => Readiness::Destroyed,
-            Loaded::Here(stored) if stored.record.connectable_host().is_some() => {
-                Readiness::Ready { generation: stored.record.generation, link: link_of(stored) }
+            Loaded::Here(stored) if stored.record.host().is_none() => Readiness::NotReady,
+            Loaded::Here(stored) => {
+                let (generation, link) = (stored.record.generation, link_of(stored));
+                match stored.record.connectable_host() {
+                    Some(_) => Readiness::Ready { generation, link },
+                    None => Readiness::Hosted { generation, link },
+                }
             }
-            Loaded::Here(_) => Readiness::NotReady,
         };
         self.view.send_if_modified(|view| {
             let changed = ended || !same(&view.readiness, &readiness);
@@ -218,18 +222,20 @@ impl Lane {
 
 /// Whether a change of readiness is none for those who watch.
 fn same(old: &Readiness, new: &Readiness) -> bool {
+    let place = |generation: &u32, link: &Option<EnvoyLink>| (*generation, link.as_ref().map(EnvoyLink::session));
     match (old, new) {
         (Readiness::NotReady, Readiness::NotReady) | (Readiness::Destroyed, Readiness::Destroyed) => true,
         (
+            Readiness::Hosted { generation: old_generation, link: old_link },
+            Readiness::Hosted { generation: new_generation, link: new_link },
+        )
+        | (
             Readiness::Ready { generation: old_generation, link: old_link },
             Readiness::Ready { generation: new_generation, link: new_link },
-        ) => {
-            old_generation == new_generation
-                && old_link.as_ref().map(EnvoyLink::session) == new_link.as_ref().map(EnvoyLink::session)
-        }
+        ) => place(old_generation, old_link) == place(new_generation, new_link),
         (
-            Readiness::NotReady | Readiness::Destroyed | Readiness::Ready { .. },
-            Readiness::NotReady | Readiness::Destroyed | Readiness::Ready { .. },
+            Readiness::NotReady | Readiness::Hosted { .. } | Readiness::Destroyed | Readiness::Ready { .. },
+            Readiness::NotReady | Readiness::Hosted { .. } | Readiness::Destroyed | Readiness::Ready { .. },
         ) => false,
     }
 }

@@ -203,10 +203,10 @@ impl Scheduler {
         cell.publish(Loaded::Here(stored), |stored| self.link_to(stored), ended);
     }
 
-    /// The connection of the host that takes requests for an actor.
+    /// The connection of the host that has an actor.
     pub(super) fn link_to(&self, stored: &StoredActor) -> Option<EnvoyLink> {
         let record = &stored.record;
-        self.0.hosts.get(record.identity.namespace_id, record.connectable_host()?)?.link()
+        self.0.hosts.get(record.identity.namespace_id, record.host()?)?.link()
     }
 
     fn host_of(&self, record: &ActorRecord) -> Option<Arc<Host>> {
