@@ -12,12 +12,13 @@ const { Runner } = await import("./lib/runner.mjs");
 
 const ENCODINGS = ["bare", "cbor", "json"];
 const USAGE =
-  "usage: node run.mjs --engine PATH [--only NAME] [--encoding bare|cbor|json] [--reference] [--keep] [--list]";
+  "usage: node run.mjs --engine PATH [--proxy PATH] [--only NAME] [--encoding bare|cbor|json] [--reference] [--keep] [--list]";
 
 function readOptions() {
   const { values } = parseArgs({
     options: {
       engine: { type: "string" },
+      proxy: { type: "string" },
       only: { type: "string" },
       encoding: { type: "string" },
       reference: { type: "boolean", default: false },
@@ -31,6 +32,9 @@ function readOptions() {
   if (!values.list && values.engine === undefined) throw new Error("--engine is missing");
   const cases = allCases.filter(({ name, topic }) => [undefined, name, topic].includes(values.only));
   if (cases.length === 0) throw new Error(`no case or topic is called ${values.only}; --list shows them`);
+  if (!values.list && values.proxy === undefined && cases.some(({ stack }) => stack?.endsWith("faulty"))) {
+    throw new Error("--proxy is missing: the cases of the topic faults need it");
+  }
   return { ...values, cases };
 }
 
@@ -46,6 +50,7 @@ async function main({ cases, ...options }) {
   });
   const runner = new Runner({
     binary: path.resolve(options.engine),
+    proxy: options.proxy === undefined ? null : path.resolve(options.proxy),
     folder,
     encodings: options.encoding === undefined ? ENCODINGS : [options.encoding],
     reference: options.reference,

@@ -3,11 +3,15 @@ import { setup } from "rivetkit";
 import { caller, journey, timer, worker } from "./background.mjs";
 import { counter, napper } from "./counter.mjs";
 import { failing } from "./failing.mjs";
+import { guarded } from "./guarded.mjs";
+import { ledger } from "./ledger.mjs";
+import { lingering } from "./lingering.mjs";
 import { hibernating, raw } from "./raw.mjs";
 import { kv, sql } from "./storage.mjs";
+import { wire } from "./wire.mjs";
 
 const registry = setup({
-  use: { counter, napper, failing, sql, kv, worker, timer, caller, journey, raw, hibernating },
+  use: { counter, napper, failing, guarded, ledger, lingering, sql, kv, worker, timer, caller, journey, raw, hibernating, wire },
   noWelcome: true,
 });
 registry.start();

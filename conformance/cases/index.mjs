@@ -5,8 +5,14 @@ import { cases as lifecycle } from "./lifecycle.mjs";
 import { cases as storage } from "./storage.mjs";
 import { cases as background } from "./background.mjs";
 import { cases as http } from "./http.mjs";
+import { cases as rawHttp } from "./raw-http.mjs";
+import { cases as gateway } from "./gateway.mjs";
+import { cases as waiting } from "./waiting.mjs";
 import { cases as websocket } from "./websocket.mjs";
+import { cases as hibernation } from "./hibernation.mjs";
+import { cases as browser } from "./browser.mjs";
 import { cases as errors } from "./errors.mjs";
+import { cases as faults } from "./faults.mjs";
 import { cases as management } from "./management.mjs";
 import { cases as engineRestart } from "./engine-restart.mjs";
 import { cases as hostRestart } from "./host-restart.mjs";
@@ -19,9 +25,15 @@ const topics = {
   storage,
   background,
   http,
+  "raw-http": rawHttp,
+  gateway,
+  waiting,
   websocket,
+  hibernation,
+  browser,
   errors,
   management,
+  faults,
   "engine-restart": engineRestart,
   "host-restart": hostRestart,
   launch,

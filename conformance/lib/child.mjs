@@ -41,15 +41,18 @@ function cleanEnvironment(extra) {
 }
 
 export class Child {
-  /** Starts `command`; standard output and error are appended to `logFile`. */
-  constructor({ name, command, args, env, cwd, logFile }) {
+  /**
+   * Starts `command`; standard output and error are appended to `logFile`. One that `talks` has pipes for standard input
+   * and output instead.
+   */
+  constructor({ name, command, args, env, cwd, logFile, talks = false }) {
     this.name = name;
     this.logFile = logFile;
     const log = fs.openSync(logFile, "a");
     const started = spawn(command, args, {
       cwd,
       env: cleanEnvironment(env),
-      stdio: ["ignore", log, log],
+      stdio: talks ? ["pipe", "pipe", log] : ["ignore", log, log],
     });
     fs.closeSync(log);
     this.process = started;

@@ -30,10 +30,11 @@ const START_DEADLINE_MS = 30_000;
 const STOP_DEADLINE_MS = 10_000;
 
 export class Engine {
-  /** Reserves ports and a data folder below `folder`; nothing runs yet. */
-  static async prepare({ binary, folder }) {
+  /** Reserves ports and a data folder below `folder`; nothing runs yet. `settings` go before the usual ones. */
+  static async prepare({ binary, folder, settings = {} }) {
     const engine = new Engine();
     engine.binary = binary;
+    engine.settings = settings;
     engine.folder = folder;
     engine.logFile = path.join(folder, "engine.log");
     engine.port = await freePorts(3);
@@ -55,6 +56,7 @@ export class Engine {
       logFile: this.logFile,
       env: {
         ...SETTINGS,
+        ...this.settings,
         HOME: this.folder,
         RIVET__GUARD__HOST: "127.0.0.1",
         RIVET__GUARD__PORT: String(this.port),
@@ -77,6 +79,13 @@ export class Engine {
       { deadlineMs: START_DEADLINE_MS },
     );
     if (!child.alive) throw new Error(`the engine ended while starting: ${child.exitText}`);
+  }
+
+  /** The sum of a metric over all its labels; null when there is no such metric. */
+  async metric(name) {
+    const answer = await fetch(`http://127.0.0.1:${this.port + 2}/metrics`);
+    const lines = (await answer.text()).split("\n").filter((line) => /^[^ {]+/.exec(line)?.[0] === name);
+    return lines.length === 0 ? null : lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
   }
 
   /** Ends the process with `signal` and waits for its end; returns how it ended. */

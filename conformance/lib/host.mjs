@@ -11,8 +11,10 @@ const START_DEADLINE_MS = 30_000;
 const STOP_DEADLINE_MS = 20_000;
 
 export class Host {
-  constructor({ engine, folder, name = "host" }) {
+  /** `endpoint`: where the host finds the engine, if not at the engine's own address. */
+  constructor({ engine, folder, name = "host", endpoint = engine.endpoint }) {
     this.engine = engine;
+    this.endpoint = endpoint;
     this.folder = folder;
     this.logFile = path.join(folder, `${name}.log`);
     this.name = name;
@@ -36,7 +38,7 @@ export class Host {
       logFile: this.logFile,
       env: {
         HOME: this.folder,
-        RIVET_ENDPOINT: this.engine.endpoint,
+        RIVET_ENDPOINT: this.endpoint,
         RIVETKIT_ENGINE_SPAWN: "never",
         RIVET_RUN_SERVICES: "0",
         RIVET_LOG_LEVEL: "warn",

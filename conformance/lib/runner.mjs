@@ -12,7 +12,9 @@ const REFERENCE_PATIENCE = 3;
 /**
  * A case is `{ name, about, run }` and optionally
  * - `encodings`: "each" (default: one run per client encoding), "together" (one run that uses all of them), "none";
- * - `stack`: "shared" (default), "own" (fresh engine and host: for cases that kill them), "none" (starts its own things);
+ * - `stack`: "shared" (default), "own" (fresh engine and host: for cases that kill them), "faulty" (shared by cases
+ *   that disturb only clients; they find the engine behind a proxy, as the host does), "own-faulty" (the same, fresh),
+ *   "none" (starts its own things);
  * - `deadlineMs`.
  */
 function plan(cases, encodings) {
@@ -24,12 +26,14 @@ function plan(cases, encodings) {
 }
 
 export class Runner {
-  constructor({ binary, folder, encodings, reference }) {
+  constructor({ binary, proxy, folder, encodings, reference }) {
     this.binary = binary;
+    this.proxy = proxy;
     this.folder = folder;
     this.encodings = encodings;
     this.reference = reference;
-    this.shared = null;
+    /** Stacks that cases share, by kind. */
+    this.shared = new Map();
     /** Whether any engine could be started so far; without one there is no use in going on. */
     this.usable = false;
     this.folders = 0;
@@ -45,28 +49,33 @@ export class Runner {
     return path.join(this.folder, `${this.folders}-${name}`);
   }
 
-  async startStack(name) {
-    const stack = await Stack.start({ binary: this.binary, folder: this.newFolder(name) });
+  async startStack(name, proxy = null) {
+    const stack = await Stack.start({ binary: this.binary, proxy, folder: this.newFolder(name) });
     this.usable = true;
     return stack;
   }
 
-  /** The stack that cases share; a new one when a case has left the last one dead or stuck. */
-  async sharedStack() {
-    if (this.shared !== null && !(await this.shared.healthy())) {
-      await this.shared.stop("SIGKILL");
-      this.shared = null;
-    }
-    this.shared ??= await this.startStack("shared");
-    return this.shared;
+  /** A stack that cases share; a new one when a case has left the last one dead or stuck. */
+  async sharedStack(kind, proxy = null) {
+    const last = this.shared.get(kind);
+    if (last !== undefined && (await last.healthy())) return last;
+    this.shared.delete(kind);
+    await last?.stop("SIGKILL");
+    const stack = await this.startStack(kind, proxy);
+    this.shared.set(kind, stack);
+    return stack;
   }
 
   async stackFor(one) {
     switch (one.stack ?? "shared") {
       case "shared":
-        return this.sharedStack();
+        return this.sharedStack("shared");
       case "own":
         return this.startStack(one.name);
+      case "faulty":
+        return this.sharedStack("faulty", this.proxy);
+      case "own-faulty":
+        return this.startStack(one.name, this.proxy);
       case "none":
         return null;
       default:
@@ -89,7 +98,7 @@ export class Runner {
         break;
       }
     }
-    if (this.shared !== null) await this.shared.stop("SIGKILL");
+    for (const stack of this.shared.values()) await stack.stop("SIGKILL");
     return totals;
   }
 
@@ -107,7 +116,7 @@ export class Runner {
     const report = reportOf(outcome);
     try {
       await outcome.scene?.close();
-      if (one.stack === "own") await outcome.stack?.stop("SIGKILL");
+      if (one.stack?.startsWith("own")) await outcome.stack?.stop("SIGKILL");
     } catch (error) {
       outcome.error ??= error;
     }

@@ -17,6 +17,7 @@ export class Scene {
     this.end = performance.now() + deadlineMs;
     this.activity = "starting";
     this.clients = new Map();
+    this.allClients = [];
     this.cleanups = [];
     /** Logs of processes that the case started itself; shown when it fails. */
     this.logFiles = [];
@@ -36,10 +37,22 @@ export class Scene {
   }
 
   clientFor(encoding) {
-    if (!this.clients.has(encoding)) {
-      this.clients.set(encoding, createClient({ endpoint: this.engine.endpoint, encoding }));
-    }
+    if (!this.clients.has(encoding)) this.clients.set(encoding, this.newClient(encoding));
     return this.clients.get(encoding);
+  }
+
+  /** A client of its own, at the engine's address or at another one. */
+  newClient(encoding, endpoint = this.engine.endpoint) {
+    const client = createClient({ endpoint, encoding });
+    this.allClients.push(client);
+    return client;
+  }
+
+  /** Ends all clients; what they had open closes. */
+  async disposeClients() {
+    const clients = this.allClients.splice(0).map((client) => client.dispose());
+    this.clients.clear();
+    await within("clients to be disposed", Promise.allSettled(clients), 3_000);
   }
 
   /** An actor key that no other case uses. */
@@ -104,8 +117,7 @@ export class Scene {
   }
 
   async close() {
-    const clients = [...this.clients.values()].map((client) => client.dispose());
-    await within("clients to be disposed", Promise.allSettled(clients), 3_000).catch(() => {});
+    await this.disposeClients().catch(() => {});
     for (const cleanup of this.cleanups) await cleanup();
   }
 }

@@ -1,20 +1,34 @@
 // An engine with application hosts, in a folder of its own.
 import fs from "node:fs";
 import path from "node:path";
+import { Browser } from "./browser.mjs";
 import { Engine } from "./engine.mjs";
 import { Host } from "./host.mjs";
+import { ProxyProcess } from "./proxy.mjs";
 import { logTail } from "./child.mjs";
 
+/** Behind a proxy the engine soon notices that a host has fallen silent. */
+const FAULTY_SETTINGS = {
+  RIVET__PEGBOARD__ENVOY_UPDATE_PING_INTERVAL: "300",
+  RIVET__PEGBOARD__ENVOY_PING_TIMEOUT: "1500",
+};
+
 export class Stack {
-  /** Starts an engine and one host below `folder`, which must not exist yet. */
-  static async start({ binary, folder }) {
+  /**
+   * Starts an engine and one host below `folder`, which must not exist yet. With a `proxy` binary the host reaches the
+   * engine through the stack's `hostLink`, and clients may through its `clientLink`.
+   */
+  static async start({ binary, folder, proxy = null }) {
     fs.mkdirSync(folder, { recursive: true });
     const stack = new Stack();
     stack.folder = folder;
     stack.hosts = [];
-    stack.engine = await Engine.prepare({ binary, folder });
+    stack.startedBrowser = null;
+    stack.proxy = null;
+    stack.engine = await Engine.prepare({ binary, folder, settings: proxy === null ? {} : FAULTY_SETTINGS });
     try {
       await stack.engine.start();
+      if (proxy !== null) await stack.startProxy(proxy);
       stack.host = await stack.addHost();
     } catch (error) {
       error.message += `\n${stack.logTails().join("\n")}`;
@@ -24,21 +38,35 @@ export class Stack {
     return stack;
   }
 
+  async startProxy(binary) {
+    const logFile = path.join(this.folder, "proxy.log");
+    this.proxy = new ProxyProcess({ binary, folder: this.folder, logFile });
+    this.clientLink = await this.proxy.inFrontOf("clients", this.engine.port);
+    this.hostLink = await this.proxy.inFrontOf("hosts", this.engine.port);
+  }
+
   /** Starts one more host process for the same actors. */
   async addHost() {
     const host = new Host({
       engine: this.engine,
       folder: this.folder,
       name: `host-${this.hosts.length + 1}`,
+      endpoint: this.hostLink?.endpoint,
     });
     this.hosts.push(host);
     await host.start();
     return host;
   }
 
+  /** A browser; started by the first case that wants one, and kept for the others. */
+  async browser() {
+    if (this.startedBrowser?.child.alive !== true) this.startedBrowser = await Browser.start(this.folder);
+    return this.startedBrowser;
+  }
+
   /** Whether both processes are there and the engine answers. */
   async healthy() {
-    if (!this.engine.child.alive || !this.host.child.alive) return false;
+    if (!this.engine.child.alive || !this.host.child.alive || this.proxy?.child.alive === false) return false;
     try {
       return (await fetch(`${this.engine.endpoint}/health`, { signal: AbortSignal.timeout(2_000) })).ok;
     } catch {
@@ -61,7 +89,9 @@ export class Stack {
   }
 
   async stop(signal = "SIGTERM") {
+    await this.startedBrowser?.stop();
     await Promise.all(this.hosts.map((host) => host.stop(signal)));
     await this.engine.stop(signal);
+    await this.proxy?.stop();
   }
 }

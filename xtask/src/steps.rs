@@ -52,7 +52,7 @@ fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// Everything that must hold. The last line printed is the number of all tests.
 pub(crate) fn test(repository: &Repository, _: &[String]) -> Result<()> {
-    step("tools", tools::provide_node)?;
+    step("tools", tools::provide_programs)?;
     step("format", || tools::run(&mut repository.cargo(&["fmt", "--all", "--check"])))?;
     step("lints", || {
         let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -94,17 +94,25 @@ fn check_dependencies(repository: &Repository) -> Result<()> {
 
 /// Only the conformance suite.
 pub(crate) fn conformance(repository: &Repository, arguments: &[String]) -> Result<()> {
-    step("tools", tools::provide_node)?;
+    step("tools", tools::provide_programs)?;
     run_conformance(repository, arguments)?;
     Ok(())
 }
 
-/// Runs the unmodified npm packages against our release build, or against the engine that the arguments name.
+/// Runs the unmodified npm packages against our release build, or against the engine that the arguments name; and through
+/// the proxy of `testkit`.
 fn run_conformance(repository: &Repository, arguments: &[String]) -> Result<Counts> {
     let mut runner = repository.command("node", &["conformance/run.mjs"]);
-    if !arguments.iter().any(|argument| argument == "--engine") {
+    let names = |option: &str| arguments.iter().any(|argument| argument == option);
+    if !names("--engine") {
         step("release build", || tools::run(&mut repository.cargo(&["build", "--release", "--package", "engine"])))?;
         runner.arg("--engine").arg(repository.target.join("release/rivet-engine"));
+    }
+    if !names("--proxy") {
+        // For the whole workspace, because the unit tests have built it so already.
+        let build = ["build", "--workspace", "--bin", "faulty-proxy"];
+        step("faulty proxy", || tools::run(&mut repository.cargo(&build)))?;
+        runner.arg("--proxy").arg(repository.target.join("debug/faulty-proxy"));
     }
     step("npm packages", || {
         let mut npm = repository.command("npm", &["ci", "--no-audit", "--no-fund"]);

@@ -76,17 +76,21 @@ fn name(command: &Command) -> String {
 /// Oldest major version of Node.js that the conformance suite runs on.
 const NODE_MAJOR: u32 = 20;
 
-/// Makes sure of Node.js and npm; installs the system's packages if they are missing and we may.
-pub(crate) fn provide_node() -> Result<()> {
-    if !(works("node", &["--version"]) && works("npm", &["--version"])) {
-        let is_root = stdout_of("id", &["-u"]).is_ok_and(|id| id == "0");
-        if !is_root || !works("apt-get", &["--version"]) {
-            bail!("Node.js {NODE_MAJOR} or newer and npm are needed; install them, then run this again");
-        }
-        println!("Node.js or npm is missing: installing the system's packages");
-        run(Command::new("apt-get").args(["update", "--quiet"]))?;
-        let install = ["install", "--yes", "--quiet", "--no-install-recommends", "nodejs", "npm"];
-        run(Command::new("apt-get").args(install).env("DEBIAN_FRONTEND", "noninteractive"))?;
+/// What the conformance suite runs: names of the program, any of which will do, and the Debian package that brings it.
+const PROGRAMS: [(&[&str], &str); 4] = [
+    (&["node"], "nodejs"),
+    (&["npm"], "npm"),
+    (&["curl"], "curl"),
+    (&["chromium", "chromium-browser", "google-chrome"], "chromium"),
+];
+
+/// Makes sure of the programs that the conformance suite runs; installs the system's packages of those that are missing, if
+/// we may.
+pub(crate) fn provide_programs() -> Result<()> {
+    let is_missing = |names: &[&str]| !names.iter().any(|name| works(name, &["--version"]));
+    let missing: Vec<&str> = PROGRAMS.iter().filter(|(names, _)| is_missing(names)).map(|(_, package)| *package).collect();
+    if !missing.is_empty() {
+        install(&missing)?;
     }
     let version = stdout_of("node", &["--version"])?;
     let major: u32 = version.trim_start_matches('v').split('.').next().unwrap_or_default().parse()?;
@@ -94,6 +98,18 @@ pub(crate) fn provide_node() -> Result<()> {
         bail!("Node.js {NODE_MAJOR} or newer is needed, found {version}");
     }
     Ok(())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let wanted = packages.join(", ");
+    let is_root = stdout_of("id", &["-u"]).is_ok_and(|id| id == "0");
+    if !is_root || !works("apt-get", &["--version"]) {
+        bail!("missing: {wanted} (Node.js {NODE_MAJOR} or newer); install them, then run this again");
+    }
+    println!("installing the system's packages of what is missing: {wanted}");
+    run(Command::new("apt-get").args(["update", "--quiet"]))?;
+    let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
+    run(Command::new("apt-get").args(install).args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 fn stdout_of(program: &str, arguments: &[&str]) -> Result<String> {

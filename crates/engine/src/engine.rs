@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actor_data::ActorData;
-use gateway::{Gateway, GatewayConfig, Tunnels};
+use gateway::{
+    AdminToken, AdmissionConfig, ClientLimits, Gateway, GatewayConfig, MessageRate, RateLimit, Tunnels, WaitingLimits,
+};
 use lifecycle::actor::Rules;
 use lifecycle::envoy::EnvoyRules;
 use protocol::envoy::{GatewayId, ProtocolMetadata};
@@ -17,13 +19,17 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::api::{self, ApiContext};
 use crate::catalog::Catalog;
 use crate::catalog::pool_config::PoolRules;
-use crate::config::{Bus, Config, Database, Durability, Millis, Topology};
-use crate::envoy::EnvoyContext;
+use crate::config::{Bus, Config, Database, Durability, Guard, Millis, Topology};
+use crate::envoy::{Access, EnvoyContext};
 use crate::error::StartError;
 use crate::hosts::Hosts;
-use crate::metrics::{self, MetricsContext};
-use crate::scheduler::{self, SchedulerConfig};
+use crate::metrics::{self, ListenerMetrics, MetricsContext};
+use crate::scheduler::{self, Scheduler, SchedulerConfig};
 use crate::server::{self, Routes};
+use crate::sockets::OpenSockets;
+
+/// Even when clients have used up all the time, hosts have this long to hear that the engine stops.
+const HOSTS_FAREWELL: Duration = Duration::from_secs(1);
 
 /// A running engine. Dropping it stops everything at once; [`Engine::shutdown`] lets open requests finish.
 pub struct Engine {
@@ -35,6 +41,7 @@ pub struct Engine {
     /// Set when open requests are done: hosts are told to go.
     stopping: watch::Sender<bool>,
     public: JoinHandle<()>,
+    gateway: Gateway<Scheduler>,
     hosts_gone: mpsc::Receiver<()>,
     background: JoinSet<()>,
     grace: Duration,
@@ -65,7 +72,8 @@ impl Engine {
         let data = ActorData::new(store.clone(), data_options, Arc::new(crate::clock::now));
         let catalog = Catalog::load(store.clone(), datacenter_label).await?;
         let hosts = Hosts::new(envoy_rules(&config));
-        let tunnels = Tunnels::new(GatewayId(rand::random()));
+        let sockets = OpenSockets::new(store.clone());
+        let tunnels = Tunnels::new(GatewayId(rand::random()), Arc::new(sockets.clone()), waiting_limits(&config));
         let scheduler_config = SchedulerConfig {
             rules: actor_rules(&config),
             datacenter_label,
@@ -73,10 +81,17 @@ impl Engine {
             creation_burst: config.pegboard.actor_create_rate_limit_requests,
             creation_drip: config.pegboard.actor_create_rate_limit_drip_rate_ms.duration(),
         };
-        let scheduler =
-            scheduler::load(scheduler_config, store.clone(), data.clone(), catalog.clone(), hosts.clone(), tunnels.clone())
-                .await?;
+        let parts = scheduler::Parts {
+            store: store.clone(),
+            data: data.clone(),
+            catalog: catalog.clone(),
+            hosts: hosts.clone(),
+            tunnels: tunnels.clone(),
+            sockets,
+        };
+        let scheduler = scheduler::load(scheduler_config, parts).await?;
 
+        let access = Access::new(&topology, config.auth.admin_token.clone());
         let api = api::router(Arc::new(ApiContext {
             catalog: catalog.clone(),
             scheduler: scheduler.clone(),
@@ -92,25 +107,24 @@ impl Engine {
             scheduler: scheduler.clone(),
             tunnels: tunnels.clone(),
             data,
-            admin_token: config.auth.admin_token.clone(),
+            access,
             ping_interval: config.pegboard.envoy_update_ping_interval.duration(),
             init: init_message(&config),
             shutdown,
             _alive: alive,
         });
+        let gateway = Gateway::new(Arc::new(scheduler.clone()), tunnels.clone(), gateway_config(&config));
+        let listener = Arc::<ListenerMetrics>::default();
         let routes = Arc::new(Routes {
-            gateway: Gateway::new(Arc::new(scheduler.clone()), tunnels.clone(), gateway_config(&config)),
+            gateway: gateway.clone(),
             envoys,
             api: api.clone(),
             datacenter_label,
             tcp_nodelay: config.guard.tcp_nodelay,
+            metrics: listener.clone(),
         });
-        let metrics = metrics::router(Arc::new(MetricsContext {
-            hosts,
-            scheduler: scheduler.clone(),
-            tunnels,
-            token: config.metrics.token.clone(),
-        }));
+        let sources = MetricsContext { hosts, scheduler: scheduler.clone(), gateway: gateway.clone(), tunnels, listener };
+        let metrics = metrics::router(sources, config.metrics.token.clone());
 
         let mut background = JoinSet::new();
         background.spawn(scheduler.run_timers());
@@ -118,7 +132,7 @@ impl Engine {
         background.spawn(serve_axum(scrape, metrics));
         let public = tokio::spawn(server::serve(routes, public, closed));
         let grace = config.runtime.guard_shutdown_duration.duration();
-        Ok(Self { address, metrics_address, store, closing, stopping, public, hosts_gone, background, grace })
+        Ok(Self { address, metrics_address, store, closing, stopping, public, gateway, hosts_gone, background, grace })
     }
 
     /// Where the public port is bound.
@@ -131,18 +145,21 @@ impl Engine {
         self.metrics_address
     }
 
-    /// Stops: nothing new is accepted, open HTTP requests finish then hosts are told to reconnect elsewhere, all within
-    /// `runtime.guard_shutdown_duration`. What was accepted is on disk when this returns. Open WebSockets of clients are cut.
+    /// Stops: nothing new is accepted, WebSockets of clients are closed at once, open HTTP requests finish within
+    /// `runtime.guard_shutdown_duration`, and then hosts are told to reconnect elsewhere. What was accepted is on disk when this
+    /// returns.
     pub async fn shutdown(mut self) {
         let _ = self.closing.send(true);
         let deadline = tokio::time::Instant::now() + self.grace;
-        if tokio::time::timeout_at(deadline, &mut self.public).await.is_err() {
+        let clients = async { tokio::join!(self.gateway.close_websockets(), &mut self.public) };
+        if tokio::time::timeout_at(deadline, clients).await.is_err() {
             tracing::warn!("open requests did not finish in time and are dropped");
             self.public.abort();
         }
         let _ = self.stopping.send(true);
         // Ends when the last connection has written its close frame and dropped its sender.
-        let _ = tokio::time::timeout_at(deadline, self.hosts_gone.recv()).await;
+        let told_by = deadline.max(tokio::time::Instant::now() + HOSTS_FAREWELL);
+        let _ = tokio::time::timeout_at(told_by, self.hosts_gone.recv()).await;
         self.background.shutdown().await;
         self.store.close().await;
     }
@@ -151,6 +168,8 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.public.abort();
+        // Nobody waits for them here.
+        drop(self.gateway.close_websockets());
     }
 }
 
@@ -250,6 +269,13 @@ fn init_message(config: &Config) -> ProtocolMetadata {
     }
 }
 
+fn waiting_limits(config: &Config) -> WaitingLimits {
+    WaitingLimits {
+        for_actors_max_bytes: config.pegboard.gateway_waiting_for_actors_max_size,
+        for_clients_max_bytes: config.pegboard.gateway_waiting_for_clients_max_size,
+    }
+}
+
 fn gateway_config(config: &Config) -> GatewayConfig {
     let (guard, pegboard) = (&config.guard, &config.pegboard);
     let chunk_idle = pegboard.gateway_response_chunk_idle_timeout_ms.duration();
@@ -264,7 +290,27 @@ fn gateway_config(config: &Config) -> GatewayConfig {
         websocket_message_max_bytes: guard.websocket_max_message_size,
         websocket_ack_timeout: pegboard.gateway_hws_message_ack_timeout_ms.duration(),
         websocket_send_timeout: guard.websocket_send_timeout_ms.duration(),
+        websocket_ping_timeout: pegboard.gateway_tunnel_ping_timeout_ms.duration(),
+        websocket_message_rate: pegboard
+            .gateway_websocket_rate_limit_requests
+            .map(|burst| MessageRate { burst, interval: pegboard.gateway_websocket_rate_limit_drip_rate_ms.duration() }),
         hibernation_wake_timeout: pegboard.hibernating_request_eligible_threshold.duration(),
         hibernation_pending_max_bytes: pegboard.gateway_hws_max_pending_size,
+        websocket_health_route: guard.enable_websocket_health_route,
+        admin_token: config.auth.admin_token.as_ref().map(|token| AdminToken::new(token.expose())),
+        admission: admission_config(guard),
+    }
+}
+
+fn admission_config(guard: &Guard) -> AdmissionConfig {
+    let rate = |limit: crate::config::RateLimit| RateLimit { requests: limit.requests, period: limit.period_ms.duration() };
+    let documented = ClientLimits { rate: Some(rate(guard.actor_rate_limit)), max_in_flight: Some(guard.actor_max_in_flight) };
+    AdmissionConfig {
+        per_client: ClientLimits { rate: guard.rate_limit.map(rate), max_in_flight: guard.max_in_flight },
+        per_actor: if guard.enforce_documented_limits { documented } else { ClientLimits::default() },
+        exempt_loopback: guard.exempt_loopback,
+        trusted_proxies: guard.trusted_proxies.iter().map(|network| network.net()).collect(),
+        remembered_max: usize::try_from(guard.admission_client_state_cache_capacity).unwrap_or(usize::MAX),
+        remembered_for: guard.admission_client_state_cache_idle_timeout_ms.duration(),
     }
 }

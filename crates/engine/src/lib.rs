@@ -15,6 +15,7 @@ mod metrics;
 mod records;
 mod scheduler;
 mod server;
+mod sockets;
 
 pub use engine::Engine;
 pub use error::StartError;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
+use gateway::metrics::MeasuredBody;
 use gateway::{ClientStream, Gateway, GatewayBody, GatewayError, RAY_ID_HEADER, RequestInfo, accept_ray_id};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -18,8 +19,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use protocol::error::{Coded, Surface};
+use protocol::error::Coded;
 use protocol::limits;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,10 +30,17 @@ use tower::ServiceExt;
 use crate::catalog::new_id;
 use crate::envoy::{self, EnvoyContext};
 use crate::error::StartError;
+use crate::metrics::{Destination, ListenerMetrics};
 use crate::scheduler::Scheduler;
 
 /// A client has this long to send the head of a request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// A silent connection is probed after this long, and ended when none of so many probes is answered: 30 s in all
+/// (`spec/gateway.md` 18, connection ping timeout). There is no such limit while bytes of ours are unacknowledged: the kernel's
+/// option for that, `TCP_USER_TIMEOUT`, also cuts off clients that are there and only pause to read.
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+const PROBES: u32 = 3;
 /// After a failed accept (too many open files, say) the listener rests this long.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -42,6 +51,7 @@ pub(crate) struct Routes {
     pub(crate) api: Router,
     pub(crate) datacenter_label: u16,
     pub(crate) tcp_nodelay: bool,
+    pub(crate) metrics: Arc<ListenerMetrics>,
 }
 
 /// Binds a listener.
@@ -70,7 +80,7 @@ pub(crate) async fn serve(routes: Arc<Routes>, listener: TcpListener, mut shutdo
                 continue;
             }
         };
-        set_nodelay(&routes, &tcp);
+        set_options(&tcp, routes.tcp_nodelay);
         let service = {
             let routes = routes.clone();
             service_fn(move |request| {
@@ -78,7 +88,9 @@ pub(crate) async fn serve(routes: Arc<Routes>, listener: TcpListener, mut shutdo
                 async move { Ok::<_, Infallible>(routes.answer(request, peer.ip()).await) }
             })
         };
-        let connection = server.serve_connection_with_upgrades(TokioIo::new(ClientStream::new(tcp)), service).into_owned();
+        let connection = server
+            .serve_connection_with_upgrades(TokioIo::new(ClientStream::new(tcp).counted(routes.metrics.accepted())), service)
+            .into_owned();
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             if let Err(error) = connection.await {
@@ -91,9 +103,12 @@ pub(crate) async fn serve(routes: Arc<Routes>, listener: TcpListener, mut shutdo
     graceful.shutdown().await;
 }
 
-fn set_nodelay(routes: &Routes, tcp: &TcpStream) {
+fn set_options(tcp: &TcpStream, nodelay: bool) {
     // A failure costs latency only.
-    let _ = tcp.set_nodelay(routes.tcp_nodelay);
+    let _ = tcp.set_nodelay(nodelay);
+    // And here, memory: a client that has vanished without a word stays until the kernel's own, longer times are up.
+    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+    let _ = SockRef::from(tcp).set_tcp_keepalive(&keepalive);
 }
 
 impl Routes {
@@ -103,17 +118,24 @@ impl Routes {
             None => new_id(self.datacenter_label).to_string().into(),
         };
         let request = match self.gateway.handle(request, RequestInfo { ray: ray.clone(), peer }).await {
-            Ok(response) => return response.map(ServerBody::Gateway),
+            Ok(response) => {
+                self.metrics.routed_to(Destination::Gateway);
+                return response.map(ServerBody::Gateway);
+            }
             Err(not_for_an_actor) => not_for_an_actor,
         };
         let path = request.uri().path();
         let mut response = if path == "/envoys/connect" || path == "/envoys/connect/" {
+            self.metrics.routed_to(Destination::Envoy);
             self.connect_envoy(request, &ray)
         } else if path == "/runners/connect" || path == "/runners/connect/" {
+            self.metrics.routed_to(Destination::Runner);
             text(StatusCode::NOT_FOUND, "legacy runners are not served; use rivetkit 2.3 or newer")
         } else if declares_too_much(request.headers()) {
+            self.metrics.routed_to(Destination::Api);
             refusal(&GatewayError::InvalidRequestBody { reason: "length limit exceeded".into() })
         } else {
+            self.metrics.routed_to(Destination::Api);
             // The router cannot fail: its error type has no values.
             match self.api.clone().oneshot(request).await {
                 Ok(response) => response.map(ServerBody::Api),
@@ -127,14 +149,17 @@ impl Routes {
     }
 
     fn connect_envoy(&self, request: Request<Incoming>, ray: &Arc<str>) -> Response<ServerBody> {
-        match gateway::upgrade_response(&request) {
-            Ok(handshake) => {
-                envoy::accept(self.envoys.clone(), request, ray.clone());
+        let handshake = gateway::upgrade_response(&request);
+        let access = self.envoys.access.check(&request, handshake.is_ok());
+        match (handshake, access) {
+            (Ok(handshake), access) => {
+                envoy::accept(self.envoys.clone(), request, access, ray.clone());
                 let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
                 *response.headers_mut() = handshake;
                 response
             }
-            Err(_) => text(StatusCode::OK, "pegboard-envoy WebSocket endpoint"),
+            (Err(_), Ok(())) => text(StatusCode::OK, "pegboard-envoy WebSocket endpoint"),
+            (Err(_), Err(denied)) => refusal(&denied),
         }
     }
 }
@@ -147,17 +172,13 @@ fn declares_too_much(headers: &HeaderMap) -> bool {
 }
 
 /// A failure that the listener itself answers with.
-fn refusal(error: &GatewayError) -> Response<ServerBody> {
-    let body = Full::new(Bytes::from(protocol::error::body(error).to_string()));
-    let mut response = Response::new(ServerBody::Gateway(GatewayBody::Whole(body)));
-    *response.status_mut() = StatusCode::from_u16(error.status(Surface::Gateway)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+fn refusal(error: &dyn Coded) -> Response<ServerBody> {
+    gateway::coded_response(error).map(|body| ServerBody::Gateway(body.into()))
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<ServerBody> {
     let body = Full::new(Bytes::from_static(body.as_bytes()));
-    let mut response = Response::new(ServerBody::Gateway(GatewayBody::Whole(body)));
+    let mut response = Response::new(ServerBody::Gateway(GatewayBody::Whole(body).into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
@@ -165,7 +186,7 @@ fn text(status: StatusCode, body: &'static str) -> Response<ServerBody> {
 
 /// The body of any answer.
 pub(crate) enum ServerBody {
-    Gateway(GatewayBody),
+    Gateway(MeasuredBody),
     Api(axum::body::Body),
 }
 
@@ -194,5 +215,22 @@ impl Body for ServerBody {
             Self::Gateway(body) => body.size_hint(),
             Self::Api(body) => body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_that_are_dead_are_found_out_in_thirty_seconds() {
+        let listener = bind("test", ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (tcp, _) = listener.accept().await.unwrap();
+        set_options(&tcp, true);
+        let socket = SockRef::from(&tcp);
+        assert!(socket.keepalive().unwrap());
+        let probes = socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(socket.tcp_keepalive_time().unwrap() + probes, Duration::from_secs(30));
     }
 }

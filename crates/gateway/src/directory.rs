@@ -79,6 +79,9 @@ impl Coded for Refusal {
     fn metadata(&self) -> Map<String, Value> {
         self.0.metadata()
     }
+    fn retry_after_seconds(&self) -> Option<u64> {
+        self.0.retry_after_seconds()
+    }
 }
 
 /// Whether requests can be forwarded to an actor.
@@ -117,8 +120,12 @@ pub struct ActorView {
 
 /// The engine as the gateway sees it.
 pub trait Directory: Send + Sync + 'static {
-    /// Finds, or creates, the actor that a query means.
-    fn resolve(&self, query: ActorQuery) -> impl Future<Output = Result<ActorId, Refusal>> + Send;
+    /// Finds the actor that a query means; `None` when there is none. Changes nothing. Fails when the query cannot be
+    /// answered, and then creating would fail as well: no such namespace, pool or datacenter.
+    fn find(&self, query: &ActorQuery) -> impl Future<Output = Result<Option<ActorId>, Refusal>> + Send;
+
+    /// Creates the actor that a query means. If somebody else has just done that, it is theirs.
+    fn create(&self, query: ActorQuery) -> impl Future<Output = Result<ActorId, Refusal>> + Send;
 
     /// Watches an actor; `None` when there is none with this id.
     fn watch(&self, actor: ActorId) -> impl Future<Output = Result<Option<watch::Receiver<ActorView>>, Refusal>> + Send;

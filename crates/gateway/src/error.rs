@@ -1,5 +1,8 @@
 //! Failures that the gateway itself answers with (`spec/gateway.md` 21.2).
 
+use std::net::IpAddr;
+
+use http::Method;
 use protocol::error::{Coded, Surface};
 use serde_json::{Map, Value};
 
@@ -29,6 +32,14 @@ pub enum GatewayError {
         header: &'static str,
         /// What is wrong.
         detail: String,
+    },
+    /// What the client says of itself to the actor is too long.
+    #[error("Connection parameters too large: {size} bytes (max {max_size} bytes).")]
+    ConnectionParamsTooLarge {
+        /// Bytes of JSON text that it sent.
+        size: usize,
+        /// Bytes allowed.
+        max_size: usize,
     },
     /// The `rvt-` parameters do not form a query.
     #[error("invalid query gateway params: {detail}")]
@@ -112,12 +123,18 @@ pub enum GatewayError {
         /// The limit.
         timeout_seconds: u64,
     },
-    /// The request body is too large or broken.
+    /// The client's connection broke in the middle of its request. Nobody reads this.
+    #[error("Unable to parse request body: the client disconnected.")]
+    ClientGone,
+    /// The request body is too large.
     #[error("Unable to parse request body: {reason}.")]
     InvalidRequestBody {
         /// What is wrong.
         reason: String,
     },
+    /// Request bodies that wait for their actors already take all the memory they may.
+    #[error("Too many request bodies are waiting for their actors. Try again later.")]
+    TooMuchWaiting,
     /// The actor's answer cannot be passed on.
     #[error("Unable to parse response body: {reason}.")]
     InvalidResponseBody {
@@ -139,6 +156,9 @@ pub enum GatewayError {
     /// The actor kept stopping while a WebSocket was being opened.
     #[error("Actor stopped while waiting for the WebSocket to open.")]
     StoppedWhileWaitingForWebSocketOpen,
+    /// The client did not answer a ping in time.
+    #[error("The WebSocket client did not answer a ping in time.")]
+    WebSocketPingTimeout,
     /// A message was not acknowledged in time.
     #[error("WebSocket was garbage collected: a message was not acknowledged in time.")]
     WebSocketGarbageCollected,
@@ -151,6 +171,34 @@ pub enum GatewayError {
     /// Metrics of an actor's process are for this machine only.
     #[error("Access denied: metrics of an actor's process are served to loopback clients only")]
     MetricsForbidden,
+    /// The client has sent too many requests in a window of time.
+    #[error("Too many requests to '{method} {path}' from IP {ip}; limit is {requests} requests per {period_ms} ms.")]
+    RateLimit {
+        /// Of the request.
+        method: Method,
+        /// Of the request, with its query.
+        path: String,
+        /// Of the client.
+        ip: IpAddr,
+        /// The limit.
+        requests: u64,
+        /// Length of the window.
+        period_ms: u64,
+        /// Until the window ends, rounded up.
+        retry_after_seconds: u64,
+    },
+    /// The client has too many requests open at once.
+    #[error("Too many concurrent requests to '{method} {path}' from IP {ip}; limit is {max_in_flight}.")]
+    MaxInFlight {
+        /// Of the request.
+        method: Method,
+        /// Of the request, with its query.
+        path: String,
+        /// Of the client.
+        ip: IpAddr,
+        /// The limit.
+        max_in_flight: u64,
+    },
     /// The engine shuts down.
     #[error("The engine is shutting down.")]
     GoingAway,
@@ -161,6 +209,9 @@ pub enum GatewayError {
     #[error("{0}")]
     Refused(#[from] Refusal),
 }
+
+/// Who has too many requests open may try again soon, in seconds: nobody knows when one of them ends.
+const IN_FLIGHT_RETRY_AFTER_SECONDS: u64 = 1;
 
 impl Coded for GatewayError {
     fn group(&self) -> &'static str {
@@ -174,6 +225,7 @@ impl Coded for GatewayError {
             Self::NoRoute { .. }
             | Self::MissingHeader { .. }
             | Self::InvalidHeader { .. }
+            | Self::ConnectionParamsTooLarge { .. }
             | Self::QueryInvalidParams { .. }
             | Self::QueryPathTokenSyntax
             | Self::QueryGetDisallowedParams
@@ -190,14 +242,19 @@ impl Coded for GatewayError {
             | Self::TunnelResponseClosed
             | Self::ResponseStartTimeout { .. }
             | Self::RequestBodyTimeout { .. }
+            | Self::ClientGone
             | Self::InvalidRequestBody { .. }
             | Self::InvalidResponseBody { .. }
+            | Self::TooMuchWaiting
             | Self::WebSocketNotSupported
             | Self::WebSocketOpenTimeout
             | Self::StoppedWhileWaitingForWebSocketOpen
+            | Self::WebSocketPingTimeout
             | Self::WebSocketGarbageCollected
             | Self::WebSocketPendingLimitReached
-            | Self::TunnelMessageTimeout => "guard",
+            | Self::TunnelMessageTimeout
+            | Self::RateLimit { .. }
+            | Self::MaxInFlight { .. } => "guard",
         }
     }
 
@@ -206,6 +263,7 @@ impl Coded for GatewayError {
             Self::NoRoute { .. } => "no_route",
             Self::MissingHeader { .. } => "missing_header",
             Self::InvalidHeader { .. } => "invalid_header",
+            Self::ConnectionParamsTooLarge { .. } => "connection_params_too_large",
             Self::QueryInvalidParams { .. } => "query_invalid_params",
             Self::QueryPathTokenSyntax => "query_path_token_syntax",
             Self::QueryGetDisallowedParams => "query_get_disallowed_params",
@@ -224,15 +282,19 @@ impl Coded for GatewayError {
             Self::TunnelResponseClosed => "tunnel_response_closed",
             Self::ResponseStartTimeout { .. } => "gateway_response_start_timeout",
             Self::RequestBodyTimeout { .. } => "request_timeout",
-            Self::InvalidRequestBody { .. } => "invalid_request_body",
+            Self::ClientGone | Self::InvalidRequestBody { .. } => "invalid_request_body",
             Self::InvalidResponseBody { .. } => "invalid_response_body",
+            Self::TooMuchWaiting => "service_unavailable",
             Self::ResolveTimeout { .. } => "route_resolve_query_timeout",
             Self::WebSocketNotSupported => "websocket_not_supported",
             Self::WebSocketOpenTimeout => "websocket_open_timeout",
             Self::StoppedWhileWaitingForWebSocketOpen => "actor_stopped_while_waiting_for_websocket_open",
+            Self::WebSocketPingTimeout => "websocket_ping_timeout",
             Self::WebSocketGarbageCollected => "websocket_garbage_collected",
             Self::WebSocketPendingLimitReached => "websocket_pending_limit_reached",
             Self::TunnelMessageTimeout => "tunnel_message_timeout",
+            Self::RateLimit { .. } => "rate_limit",
+            Self::MaxInFlight { .. } => "max_in_flight",
             Self::GoingAway => "going_away",
             Self::MetricsForbidden => "forbidden",
             Self::Internal => "internal_error",
@@ -245,12 +307,14 @@ impl Coded for GatewayError {
             Self::NoRoute { .. } | Self::ActorNotFound => 404,
             Self::MetricsForbidden => 403,
             Self::InvalidRequestBody { .. } => 413,
+            Self::RateLimit { .. } | Self::MaxInFlight { .. } => 429,
             Self::InvalidResponseBody { .. } => 502,
             Self::ActorReadyTimeout { .. }
             | Self::WakeRetriesExceeded { .. }
             | Self::ActorStoppedWhileWaiting { .. }
             | Self::TunnelRequestAborted
             | Self::TunnelResponseClosed
+            | Self::TooMuchWaiting
             | Self::GoingAway => 503,
             Self::ResponseStartTimeout { .. }
             | Self::RequestBodyTimeout { .. }
@@ -258,8 +322,10 @@ impl Coded for GatewayError {
             | Self::TunnelMessageTimeout => 504,
             Self::Internal => 500,
             Self::Refused(refusal) => refusal.status(surface),
-            Self::MissingHeader { .. }
+            Self::ClientGone
+            | Self::MissingHeader { .. }
             | Self::InvalidHeader { .. }
+            | Self::ConnectionParamsTooLarge { .. }
             | Self::QueryInvalidParams { .. }
             | Self::QueryPathTokenSyntax
             | Self::QueryGetDisallowedParams
@@ -273,9 +339,20 @@ impl Coded for GatewayError {
             | Self::WebSocketNotSupported
             | Self::WebSocketOpenTimeout
             | Self::StoppedWhileWaitingForWebSocketOpen
+            | Self::WebSocketPingTimeout
             | Self::WebSocketGarbageCollected
             | Self::WebSocketPendingLimitReached => 400,
         }
+    }
+
+    fn retry_after_seconds(&self) -> Option<u64> {
+        if let Self::RateLimit { retry_after_seconds, .. } = self {
+            return Some(*retry_after_seconds);
+        }
+        if let Self::Refused(refusal) = self {
+            return refusal.retry_after_seconds();
+        }
+        matches!(self, Self::MaxInFlight { .. }).then_some(IN_FLIGHT_RETRY_AFTER_SECONDS)
     }
 
     fn metadata(&self) -> Map<String, Value> {
@@ -284,6 +361,9 @@ impl Coded for GatewayError {
             Self::MissingHeader { header } => vec![("header", (*header).into())],
             Self::InvalidHeader { header, detail } => {
                 vec![("header", (*header).into()), ("detail", detail.as_str().into())]
+            }
+            Self::ConnectionParamsTooLarge { size, max_size } => {
+                vec![("size", (*size).into()), ("max_size", (*max_size).into())]
             }
             Self::QueryInvalidParams { detail } => vec![("detail", detail.as_str().into())],
             Self::QueryDuplicateParam { name } | Self::QueryInvalidPercentEncoding { name } => {
@@ -313,8 +393,22 @@ impl Coded for GatewayError {
             Self::ResolveTimeout { elapsed_ms } => {
                 vec![("elapsed_ms", (*elapsed_ms).into()), ("timeout_ms", (*elapsed_ms).into())]
             }
+            Self::RateLimit { method, path, ip, requests, period_ms, retry_after_seconds: _ } => vec![
+                ("ip", ip.to_string().into()),
+                ("method", method.as_str().into()),
+                ("path", path.as_str().into()),
+                ("period_ms", (*period_ms).into()),
+                ("requests", (*requests).into()),
+            ],
+            Self::MaxInFlight { method, path, ip, max_in_flight } => vec![
+                ("ip", ip.to_string().into()),
+                ("max_in_flight", (*max_in_flight).into()),
+                ("method", method.as_str().into()),
+                ("path", path.as_str().into()),
+            ],
             Self::Refused(refusal) => return refusal.metadata(),
-            Self::QueryPathTokenSyntax
+            Self::ClientGone
+            | Self::QueryPathTokenSyntax
             | Self::QueryGetDisallowedParams
             | Self::QueryMissingPool
             | Self::QueryEmptyActorName
@@ -322,9 +416,11 @@ impl Coded for GatewayError {
             | Self::QueryInvalidCborInput
             | Self::ActorNotFound
             | Self::DestroyedWhileWaiting
+            | Self::TooMuchWaiting
             | Self::WebSocketNotSupported
             | Self::WebSocketOpenTimeout
             | Self::StoppedWhileWaitingForWebSocketOpen
+            | Self::WebSocketPingTimeout
             | Self::WebSocketGarbageCollected
             | Self::WebSocketPendingLimitReached
             | Self::TunnelMessageTimeout

@@ -6,24 +6,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{CONTENT_TYPE, ORIGIN, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use percent_encoding::percent_decode_str;
 use protocol::error::{Coded, Surface};
-use protocol::id::ActorId;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use crate::admission::{Admission, AdmissionCounts, Slot};
+use crate::claim::{Claim, ToActor, claim};
 use crate::config::GatewayConfig;
-use crate::directory::{ActorQuery, Directory};
+use crate::directory::Directory;
 use crate::error::GatewayError;
 use crate::headers::{ERROR_HEADER, RAY_ID_HEADER};
 use crate::http_tunnel::{self, ActorBody};
-use crate::ready::Watched;
-use crate::target::{self, Addressed, GatewayPath};
+use crate::metrics::{MeasuredBody, Metrics, OpenRequest, RequestResult};
 use crate::tunnel::Tunnels;
+use crate::websocket::Sockets;
 use crate::{cors, websocket};
 
 /// What the listener knows of a request besides its bytes.
@@ -50,33 +50,41 @@ pub(crate) struct Shared<D> {
     pub(crate) directory: Arc<D>,
     pub(crate) tunnels: Tunnels,
     pub(crate) config: GatewayConfig,
-}
-
-/// Where hosts connect: the engine's own business, whatever the headers say.
-const CONNECT_PATHS: [&str; 2] = ["/envoys/connect", "/runners/connect"];
-/// Names the destination of a request that has no gateway path (`spec/gateway.md` 3).
-const TARGET_HEADER: &str = "x-rivet-target";
-const ACTOR_HEADER: &str = "x-rivet-actor";
-/// The same for WebSockets, as entries of the subprotocol list.
-const TARGET_PROTOCOL: &str = "rivet_target.";
-const ACTOR_PROTOCOL: &str = "rivet_actor.";
-
-/// A request for an actor, as far as it can be understood without looking anything up.
-pub(crate) struct ToActor {
-    pub(crate) actor: Addressed,
-    pub(crate) path: String,
-}
-
-enum Claim {
-    Mine(ToActor),
-    Preflight,
-    NotMine,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sockets: Sockets,
 }
 
 impl<D: Directory> Gateway<D> {
     /// A gateway over the engine's directory and its table of tunnels.
     pub fn new(directory: Arc<D>, tunnels: Tunnels, config: GatewayConfig) -> Self {
-        Self { shared: Arc::new(Shared { directory, tunnels, config }) }
+        let admission = Admission::new(config.admission.clone());
+        Self {
+            shared: Arc::new(Shared {
+                directory,
+                tunnels,
+                config,
+                admission,
+                metrics: Arc::default(),
+                sockets: Sockets::default(),
+            }),
+        }
+    }
+
+    /// Closes all WebSockets of clients with `ws.going_away` and tells their hosts; those that are opened later are closed at
+    /// once, too. This begins at once. What it returns ends when none is left: a client has a second to close its end.
+    pub fn close_websockets(&self) -> impl Future<Output = ()> {
+        self.shared.sockets.close()
+    }
+
+    /// What this gateway counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// How many requests count towards limits of their clients, and how many exceeded them.
+    pub fn admission_counts(&self) -> AdmissionCounts {
+        self.shared.admission.counts()
     }
 
     /// Answers a request that addresses an actor; gives any other one back.
@@ -84,106 +92,77 @@ impl<D: Directory> Gateway<D> {
         &self,
         request: Request<Incoming>,
         info: RequestInfo,
-    ) -> Result<Response<GatewayBody>, Request<Incoming>> {
+    ) -> Result<Response<MeasuredBody>, Request<Incoming>> {
         let origin = request.headers().get(ORIGIN).cloned();
         let ray = info.ray.clone();
-        let mut response = match claim(&request) {
+        let mut response = match claim(&request, self.shared.config.websocket_health_route) {
             Ok(Claim::NotMine) => return Err(request),
             Ok(Claim::Preflight) => {
                 let mut response = empty_response(StatusCode::NO_CONTENT);
                 cors::preflight(request.headers(), response.headers_mut());
                 set_ray(&mut response, &ray);
-                return Ok(response);
+                return Ok(response.map(MeasuredBody::from));
             }
-            Ok(Claim::Mine(to_actor)) if websocket::is_upgrade(&request) => {
-                websocket::accept(self.shared.clone(), request, Ok(to_actor), info)
+            Ok(Claim::HealthSocket) => {
+                let send_timeout = self.shared.config.websocket_send_timeout;
+                websocket::health::answer(request, send_timeout, &self.shared.metrics).map(MeasuredBody::from)
             }
-            Err(error) if websocket::is_upgrade(&request) => websocket::accept(self.shared.clone(), request, Err(error), info),
-            Ok(Claim::Mine(to_actor)) => {
-                http_tunnel::forward(&self.shared, request, to_actor, &info).await.unwrap_or_else(|error| error_response(&error))
-            }
-            Err(error) => error_response(&error),
+            Ok(Claim::ToActor(to_actor)) => self.answer(request, Ok(to_actor), info).await,
+            Err(error) => self.answer(request, Err(error), info).await,
         };
         cors::decorate(origin.as_ref(), response.headers_mut());
         set_ray(&mut response, &ray);
         Ok(response)
     }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        target: Result<ToActor, GatewayError>,
+        info: RequestInfo,
+    ) -> Response<MeasuredBody> {
+        if websocket::is_upgrade(&request) {
+            return websocket::accept(self.shared.clone(), request, target, info).map(MeasuredBody::from);
+        }
+        let mut open = OpenRequest::http(&self.shared.metrics);
+        // Held until the client has the whole answer.
+        let mut slot = Slot::default();
+        let answered = match target {
+            Ok(to_actor) => http_tunnel::forward(&self.shared, request, to_actor, &info, &mut slot).await,
+            Err(error) => Err(error),
+        };
+        let response = match answered {
+            Ok(response) => {
+                open.answered();
+                response
+            }
+            Err(error) => {
+                open.ends((&error).into());
+                error_response(&error)
+            }
+        };
+        response.map(|body| MeasuredBody::answering(body, open, slot))
+    }
 }
 
 impl<D: Directory> Shared<D> {
-    /// Resolves what a request addresses to an actor that is being watched.
-    pub(crate) async fn find(&self, addressed: Addressed) -> Result<Watched, GatewayError> {
-        let actor = match addressed {
-            Addressed::Direct { actor_id } => actor_id.parse::<ActorId>().map_err(|_| GatewayError::ActorNotFound)?,
-            Addressed::Query(query) => self.resolve(query).await?,
-        };
-        Watched::new(&*self.directory, actor).await
-    }
-
-    async fn resolve(&self, query: ActorQuery) -> Result<ActorId, GatewayError> {
-        let limit = self.config.resolve_timeout;
-        match timeout(limit, self.directory.resolve(query)).await {
-            Ok(resolved) => Ok(resolved?),
-            Err(_) => Err(GatewayError::ResolveTimeout { elapsed_ms: limit.as_millis() as u64 }),
-        }
-    }
-
     /// When a request that comes in now gives up waiting for its actor.
     pub(crate) fn ready_deadline(&self) -> Instant {
         Instant::now() + self.config.actor_ready_timeout
     }
 }
 
-fn claim(request: &Request<Incoming>) -> Result<Claim, GatewayError> {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let header_target = request.headers().get(TARGET_HEADER).and_then(|value| value.to_str().ok());
-    let is_upgrade = websocket::is_upgrade(request);
-    let preflight = *request.method() == Method::OPTIONS && !is_upgrade;
-    if preflight && (target::is_gateway_path(request.uri().path()) || header_target == Some("actor")) {
-        return Ok(Claim::Preflight);
-    }
-    if let Some(GatewayPath { actor, path }) = target::parse(target)? {
-        return Ok(Claim::Mine(ToActor { actor, path }));
-    }
-    if CONNECT_PATHS.contains(&request.uri().path().trim_end_matches('/')) {
-        return Ok(Claim::NotMine);
-    }
-    let wanted = if is_upgrade { websocket::protocol_entry(request.headers(), TARGET_PROTOCOL) } else { header_target };
-    match wanted {
-        // Only actors and hosts speak over WebSockets here.
-        None | Some("api-public" | "envoy" | "runner") if is_upgrade => Err(GatewayError::WebSocketNotSupported),
-        None | Some("api-public" | "envoy" | "runner") => Ok(Claim::NotMine),
-        Some("actor") => {
-            let path = request.uri().path();
-            if !is_upgrade && path != "/request" && !path.starts_with("/request/") {
-                return Err(no_route(request));
-            }
-            let actor_id = named_actor(request.headers(), is_upgrade)?;
-            Ok(Claim::Mine(ToActor { actor: Addressed::Direct { actor_id }, path: target.to_owned() }))
-        }
-        Some(_unknown) => Err(no_route(request)),
-    }
-}
-
-fn named_actor(headers: &HeaderMap, is_upgrade: bool) -> Result<String, GatewayError> {
-    let named = if is_upgrade {
-        // A subprotocol has no room for every character, so clients escape the id there.
-        websocket::protocol_entry(headers, ACTOR_PROTOCOL)
-            .and_then(|id| Some(percent_decode_str(id).decode_utf8().ok()?.into_owned()))
-    } else {
-        headers.get(ACTOR_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned)
-    };
-    named.ok_or(GatewayError::MissingHeader { header: ACTOR_HEADER })
-}
-
-fn no_route(request: &Request<Incoming>) -> GatewayError {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let host = host.rsplit_once(':').map_or(host, |(name, _port)| name);
-    GatewayError::NoRoute { host: host.to_owned(), path: request.uri().path().to_owned() }
-}
-
-/// An error as HTTP answer: JSON body, and its name in a header.
+/// A failure of the gateway as HTTP answer.
 pub(crate) fn error_response(error: &GatewayError) -> Response<GatewayBody> {
+    let mut response = coded_response(error);
+    if let Some(seconds) = error.retry_after_seconds() {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// An error as HTTP answer: JSON body, and its name in a header (`spec/gateway.md` 21.1).
+pub fn coded_response(error: &dyn Coded) -> Response<GatewayBody> {
     let body = Bytes::from(protocol::error::body(error).to_string());
     let mut response = Response::new(GatewayBody::Whole(Full::new(body)));
     *response.status_mut() = StatusCode::from_u16(error.status(Surface::Gateway)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -200,7 +179,7 @@ pub(crate) fn empty_response(status: StatusCode) -> Response<GatewayBody> {
     response
 }
 
-fn set_ray(response: &mut Response<GatewayBody>, ray: &str) {
+fn set_ray<B>(response: &mut Response<B>, ray: &str) {
     if let Ok(ray) = HeaderValue::from_str(ray) {
         response.headers_mut().insert(RAY_ID_HEADER, ray);
     }
@@ -228,7 +207,7 @@ impl Body for GatewayBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(whole) => whole.is_end_stream(),
-            Self::Streamed(_) => false,
+            Self::Streamed(streamed) => streamed.has_ended(),
         }
     }
 
@@ -242,5 +221,8 @@ impl Body for GatewayBody {
 
 /// A streamed response ended before its end; the client sees a cut connection, never a clean end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the response stream was cut: {0}")]
-pub struct StreamCut(pub(crate) &'static str);
+#[error("the response stream was cut: {why}")]
+pub struct StreamCut {
+    pub(crate) why: &'static str,
+    pub(crate) result: RequestResult,
+}

@@ -1,7 +1,11 @@
 //! An HTTP request on its way to an actor and back (`spec/gateway.md` 14, `spec/envoy-protocol.md` 13).
 
+mod call;
 mod exchange;
+mod flow;
+mod head;
 mod response;
+mod rest;
 mod upload;
 
 use http::request::Parts;
@@ -9,10 +13,15 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::actor_metrics;
+use crate::admission::Slot;
+use crate::claim::ToActor;
 use crate::directory::Directory;
 use crate::error::GatewayError;
-use crate::handler::{GatewayBody, RequestInfo, Shared, ToActor};
+use crate::handler::{GatewayBody, RequestInfo, Shared};
 use crate::headers::{self, HopByHop};
+use crate::metrics::RequestKind;
+use crate::resolve::Caller;
 use exchange::{Exchange, Head, Outcome};
 use upload::Upload;
 
@@ -25,12 +34,15 @@ pub(crate) async fn forward<D: Directory>(
     request: Request<Incoming>,
     to_actor: ToActor,
     info: &RequestInfo,
+    slot: &mut Slot,
 ) -> Result<Response<GatewayBody>, GatewayError> {
+    let caller = Caller::of(&request, info, &shared.admission);
     let (parts, body) = request.into_parts();
     // Looked at before anything is looked up or woken.
-    let mut upload = Upload::new(&parts, body, shared.config.request_body_max_bytes)?;
-    let answered = deliver(shared, &parts, &mut upload, to_actor, info).await;
-    upload.drain();
+    let mut upload = Upload::new(&parts, body, shared.config.request_body_max_bytes, &shared.metrics)?;
+    let answered = deliver(shared, &parts, &mut upload, to_actor, info, &caller, slot).await;
+    // All that is not thrown away already, while a streamed answer is on its way.
+    drop(upload.discard_rest());
     answered
 }
 
@@ -40,24 +52,25 @@ async fn deliver<D: Directory>(
     upload: &mut Upload,
     to_actor: ToActor,
     info: &RequestInfo,
+    caller: &Caller,
+    slot: &mut Slot,
 ) -> Result<Response<GatewayBody>, GatewayError> {
-    if is_metrics(&to_actor.path) && !info.peer.to_canonical().is_loopback() {
-        return Err(GatewayError::MetricsForbidden);
-    }
-    let mut watched = shared.find(to_actor.actor).await?;
+    actor_metrics::check(&to_actor.path, &parts.headers, caller.client.is_local, shared.config.admin_token.as_ref())?;
+    let mut watched = shared.find(to_actor.actor, caller, slot).await?;
     upload.read_if_small(shared.config.response_start_timeout).await?;
     let head = Head {
         actor: watched.actor,
+        ray: info.ray.clone(),
         method: parts.method.clone(),
         path: to_actor.path,
         headers: headers::for_actor(&parts.headers, &parts.uri, &info.ray, info.peer, HopByHop::Remove),
     };
     let deadline = shared.ready_deadline();
     loop {
-        let route = watched.ready(&*shared.directory, deadline).await?;
+        let route = watched.ready(shared, to_actor.wait_for, deadline).await?;
         match Exchange::new(shared, &head, route).run(upload).await? {
             Outcome::Answered(response) => return Ok(*response),
-            Outcome::NotDelivered if Instant::now() < deadline => {}
+            Outcome::NotDelivered if Instant::now() < deadline => shared.metrics.retries.get(RequestKind::Http).inc(),
             Outcome::NotDelivered => {
                 return Err(GatewayError::ActorReadyTimeout { actor_id: watched.actor.to_string() });
             }
@@ -66,9 +79,4 @@ async fn deliver<D: Directory>(
         // here, so the retry waits for it instead of asking again and again.
         watched.changed_soon().await;
     }
-}
-
-/// The actor's framework exports the metrics of its whole process there, without asking who wants them (`decisions.md` 10).
-fn is_metrics(path: &str) -> bool {
-    path.split('?').next() == Some("/metrics")
 }

@@ -1,12 +1,17 @@
 //! The socket of a client or a host.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Empty, ReadBuf, empty};
 use tokio::net::TcpStream;
+
+use crate::frames::FrameBoundary;
+
+use crate::metrics::Held;
 
 /// A connection that can acknowledge each TCP segment at once.
 ///
@@ -19,13 +24,27 @@ pub struct ClientStream {
     /// Bytes that the HTTP parser had read beyond an upgrade request.
     unread: Bytes,
     acknowledge_at_once: bool,
+    /// Bytes that were read since the upgrade.
+    received: u64,
+    /// Bytes that the other end's kernel, or ours on its behalf, has taken.
+    sent: u64,
+    /// No more is read once this many bytes were.
+    read_until: Option<u64>,
+    frames: Option<FrameBoundary>,
+    /// Its place in the count of open connections.
+    _open: Option<Held>,
 }
+
+/// Enough for a pong and for most of the messages that end a long silence.
+const FIRST_READ_BYTES: usize = 64;
 
 #[derive(Debug)]
 enum Transport {
     Tcp(TcpStream),
     /// A client in this process; also what tests with virtual time need, which real sockets know nothing of.
     Memory(DuplexStream),
+    /// The connection was taken out.
+    Nothing(Empty),
 }
 
 impl Transport {
@@ -33,6 +52,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp),
             Self::Memory(pipe) => Pin::new(pipe),
+            Self::Nothing(nothing) => Pin::new(nothing),
         }
     }
 }
@@ -40,6 +60,7 @@ impl Transport {
 trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
 impl ByteStream for TcpStream {}
 impl ByteStream for DuplexStream {}
+impl ByteStream for Empty {}
 
 impl ClientStream {
     /// Wraps an accepted connection.
@@ -52,16 +73,93 @@ impl ClientStream {
         Self::over(Transport::Memory(pipe))
     }
 
+    /// Counts the connection as open for as long as it exists, an upgrade included.
+    pub fn counted(mut self, open: Held) -> Self {
+        self._open = Some(open);
+        self
+    }
+
     fn over(transport: Transport) -> Self {
-        Self { transport, unread: Bytes::new(), acknowledge_at_once: false }
+        Self {
+            transport,
+            unread: Bytes::new(),
+            acknowledge_at_once: false,
+            received: 0,
+            sent: 0,
+            read_until: None,
+            frames: None,
+            _open: None,
+        }
     }
 
     /// After an upgrade: gives back what was read too far, and acknowledges each segment at once from here on.
     pub(crate) fn upgraded(mut self, unread: Bytes) -> Self {
-        self.unread = unread;
+        // Even an empty rest keeps the parser's whole buffer alive, for as long as the socket is open.
+        self.unread = if unread.is_empty() { Bytes::new() } else { unread };
         self.acknowledge_at_once = true;
         self.arm_quick_ack();
         self
+    }
+
+    /// Bytes read since the upgrade: what shows that the other end is there.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes written so far: what shows that the other end takes them.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Leaves everything beyond the next `bytes`, roughly, in the socket. `None`: reads all there is.
+    pub(crate) fn read_at_most(&mut self, bytes: Option<u64>) {
+        self.read_until = bytes.map(|bytes| self.received + bytes);
+    }
+
+    /// Whether more may have come than may be read now.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.read_until.is_some_and(|limit| self.received >= limit)
+    }
+
+    /// Keeps account of WebSocket frames from here on.
+    pub(crate) fn follow_frames(&mut self) {
+        self.frames = Some(FrameBoundary::default());
+    }
+
+    /// Whether all messages that were begun are complete.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.frames.as_ref().is_some_and(FrameBoundary::is_between_messages)
+    }
+
+    /// Takes the connection out, with all that is known of it.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::over(Transport::Nothing(empty())))
+    }
+
+    /// Waits until there is something to read, or the end, without a buffer worth mentioning. Cancel-safe.
+    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+        if self.unread.is_empty() {
+            let mut first = [0; FIRST_READ_BYTES];
+            let mut buf = ReadBuf::new(&mut first);
+            poll_fn(|cx| if self.is_held_back() { Poll::Pending } else { self.transport.io().poll_read(cx, &mut buf) }).await?;
+            self.unread = Bytes::copy_from_slice(buf.filled());
+            self.arm_quick_ack();
+        }
+        Ok(())
+    }
+
+    fn count_received(&mut self, bytes: &[u8]) {
+        self.received += bytes.len() as u64;
+        if let Some(frames) = &mut self.frames {
+            frames.advance(bytes);
+        }
+    }
+
+    fn count_sent(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.sent += bytes as u64;
+        }
+        written
     }
 
     fn arm_quick_ack(&self) {
@@ -75,15 +173,25 @@ impl ClientStream {
 
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_held_back() {
+            // Whoever lifts the limit polls again.
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
         if !self.unread.is_empty() {
             let taken = self.unread.len().min(buf.remaining());
             buf.put_slice(&self.unread[..taken]);
             self.unread.advance(taken);
+            if self.unread.is_empty() {
+                self.unread = Bytes::new();
+            }
+            self.count_received(&buf.filled()[before..]);
             return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
         let polled = self.transport.io().poll_read(cx, buf);
-        if polled.is_ready() && buf.filled().len() > before {
+        let read = &buf.filled()[before..];
+        if !read.is_empty() {
+            self.count_received(read);
             self.arm_quick_ack();
         }
         polled
@@ -92,17 +200,20 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.transport.io().poll_write(cx, buf)
+        let written = self.transport.io().poll_write(cx, buf);
+        self.count_sent(written)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.transport.io().poll_write_vectored(cx, bufs)
+        let written = self.transport.io().poll_write_vectored(cx, bufs);
+        self.count_sent(written)
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
             Transport::Tcp(tcp) => tcp.is_write_vectored(),
             Transport::Memory(pipe) => pipe.is_write_vectored(),
+            Transport::Nothing(nothing) => nothing.is_write_vectored(),
         }
     }
 

@@ -1,8 +1,10 @@
 //! The engine's side of a host's connection: a bounded queue of messages for its writer.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use protocol::envoy::ToEnvoy;
 use protocol::limits;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -58,6 +60,12 @@ struct Shared {
     budget: Arc<Semaphore>,
     closed: AtomicBool,
     replaced: Notify,
+    /// How many messages were queued; counted after each was.
+    queued: AtomicU64,
+    /// How many of them have arrived for certain.
+    arrived: AtomicU64,
+    /// Unanswered pings, oldest first: time stamp, and the messages that were queued before each.
+    pings: Mutex<VecDeque<(i64, u64)>>,
 }
 
 /// A handle to a host's connection; clone freely.
@@ -66,6 +74,8 @@ pub struct EnvoyLink(Arc<Shared>);
 
 /// The budget counts in units of this many bytes, because a semaphore hands out at most 2^32 permits at once.
 const BUDGET_UNIT_BYTES: usize = limits::KIB;
+/// Unanswered pings that are remembered; a host that owes more answers is about to be given up.
+const PINGS_MAX: usize = 64;
 /// What a queued message costs besides its payload, in bytes, roughly.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
@@ -81,6 +91,9 @@ impl EnvoyLink {
             budget: Arc::new(Semaphore::new(limits::ENVOY_OUTBOX_MAX_BYTES / BUDGET_UNIT_BYTES)),
             closed: AtomicBool::new(false),
             replaced: Notify::new(),
+            queued: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
+            pings: Mutex::default(),
         });
         (Self(shared.clone()), Outbox { messages, shared })
     }
@@ -130,15 +143,69 @@ impl EnvoyLink {
         self.push(Outgoing { message, _budget: Some(budget) })
     }
 
+    /// How much of the queue's byte budget is in use. Control messages have no part in it.
+    pub fn queued_bytes(&self) -> usize {
+        limits::ENVOY_OUTBOX_MAX_BYTES - self.0.budget.available_permits() * BUDGET_UNIT_BYTES
+    }
+
     /// Queues a control message at once, without budget: one that a request or a connection sends a bounded number of times.
     pub fn send_now(&self, message: ToEnvoy) -> Result<(), LinkClosed> {
         self.push(Outgoing { message, _budget: None })
+    }
+
+    /// Queues a small message that nobody misses when the queue is full: an answer to something that a host should not have
+    /// sent, of which there may be any number.
+    pub(crate) fn send_if_there_is_room(&self, message: ToEnvoy) {
+        let budget = self.0.budget.clone().try_acquire_owned();
+        if let Ok(budget) = budget {
+            // A connection that has just ended needs no answers.
+            let _ = self.push(Outgoing { message, _budget: Some(budget) });
+        }
     }
 
     fn push(&self, outgoing: Outgoing) -> Result<(), LinkClosed> {
         if self.is_closed() {
             return Err(LinkClosed);
         }
-        self.0.messages.send(outgoing).map_err(|_| LinkClosed)
+        self.0.messages.send(outgoing).map_err(|_| LinkClosed)?;
+        // Counted when it is in the queue, not before: a ping that has counted it then comes behind it.
+        self.0.queued.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+/// What has arrived. Only messages of HTTP and of hibernatable sockets are acknowledged; of all others it is known when the
+/// host has answered a ping that was sent after them, because hosts read in order (`spec/envoy-protocol.md` 7.3 and 7.7).
+impl EnvoyLink {
+    /// Sends a ping. `ts` is in milliseconds since 1970.
+    pub fn ping(&self, ts: i64) -> Result<(), LinkClosed> {
+        let before = self.queued();
+        {
+            let mut pings = self.0.pings.lock();
+            if pings.len() >= PINGS_MAX {
+                pings.pop_front();
+            }
+            pings.push_back((ts, before));
+        }
+        self.send_now(ToEnvoy::Ping { ts })
+    }
+
+    /// The host has answered the ping with this time stamp, and thus has all that was sent before.
+    pub fn answered(&self, ts: i64) {
+        let mut pings = self.0.pings.lock();
+        let Some(place) = pings.iter().position(|(asked, _)| *asked == ts) else { return };
+        if let Some((_, before)) = pings.drain(..=place).next_back() {
+            self.0.arrived.fetch_max(before, Ordering::AcqRel);
+        }
+    }
+
+    /// How many messages were queued so far. Whoever asks right after sending gets a mark for [`Self::has_arrived`].
+    pub(crate) fn queued(&self) -> u64 {
+        self.0.queued.load(Ordering::Acquire)
+    }
+
+    /// Whether all that was queued up to a mark is known to have arrived.
+    pub(crate) fn has_arrived(&self, mark: u64) -> bool {
+        mark <= self.0.arrived.load(Ordering::Acquire)
     }
 }

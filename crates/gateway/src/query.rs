@@ -48,13 +48,24 @@ impl Params {
     }
 }
 
-/// Reads the actor out of the raw name segment and the raw query; also returns the query without the gateway's parts.
-pub(crate) fn parse(name: &str, query: &str) -> Result<(ActorQuery, String), GatewayError> {
+/// What a query path says.
+#[derive(Debug)]
+pub(crate) struct QueryPath {
+    pub(crate) actor: ActorQuery,
+    /// The query without the gateway's parts.
+    pub(crate) kept: String,
+    /// Whether the request wants to be delivered before the actor is ready.
+    pub(crate) skip_ready_wait: bool,
+}
+
+/// Reads a query path out of its raw name segment and its raw query.
+pub(crate) fn parse(name: &str, query: &str) -> Result<QueryPath, GatewayError> {
     let name = actor_name(name)?;
     let (params, kept) = collect(query)?;
     let namespace = params.namespace.ok_or_else(|| missing("namespace"))?;
     let method = params.method.ok_or_else(|| missing("method"))?;
-    check_flags(params.crash_policy.as_deref(), params.skip_ready_wait.as_deref())?;
+    check_crash_policy(params.crash_policy.as_deref())?;
+    let skip_ready_wait = params.skip_ready_wait.as_deref().map(skip_ready_wait).transpose()?.unwrap_or(false);
     let method = match method.as_str() {
         "get" => {
             if params.input.is_some() || params.region.is_some() || params.crash_policy.is_some() || params.runner.is_some() {
@@ -70,7 +81,7 @@ pub(crate) fn parse(name: &str, query: &str) -> Result<(ActorQuery, String), Gat
         other => return Err(invalid(format!("unknown method: {other}, expected get or getOrCreate"))),
     };
     let key = protocol::key::parse_query(params.key.as_deref().unwrap_or_default());
-    Ok((ActorQuery { namespace, name, key, method }, kept))
+    Ok(QueryPath { actor: ActorQuery { namespace, name, key, method }, kept, skip_ready_wait })
 }
 
 fn actor_name(raw: &str) -> Result<String, GatewayError> {
@@ -118,18 +129,24 @@ fn form_value(name: &str, value: &str) -> Result<String, GatewayError> {
     String::from_utf8(decoded).map_err(|_| GatewayError::QueryInvalidPercentEncoding { name: format!("{PREFIX}{name}") })
 }
 
-fn check_flags(crash_policy: Option<&str>, skip_ready_wait: Option<&str>) -> Result<(), GatewayError> {
-    if let Some(policy) = crash_policy
-        && !["restart", "sleep", "destroy"].contains(&policy)
-    {
-        return Err(invalid(format!("unknown crash policy: {policy}, expected restart, sleep or destroy")));
+fn check_crash_policy(policy: Option<&str>) -> Result<(), GatewayError> {
+    match policy {
+        None | Some("restart" | "sleep" | "destroy") => Ok(()),
+        Some(other) => Err(invalid(format!("unknown crash policy: {other}, expected restart, sleep or destroy"))),
     }
-    if let Some(flag) = skip_ready_wait
-        && !["true", "1", "false", "0"].contains(&flag)
-    {
-        return Err(invalid(format!("invalid skip-ready-wait: {flag}, expected true, 1, false or 0")));
+}
+
+fn skip_ready_wait(text: &str) -> Result<bool, GatewayError> {
+    flag(text).ok_or_else(|| invalid(format!("invalid skip-ready-wait: {text}, expected true, 1, false or 0")))
+}
+
+/// A yes or no in any of the four spellings that clients use.
+pub(crate) fn flag(text: &str) -> Option<bool> {
+    match text {
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _other => None,
     }
-    Ok(())
 }
 
 /// Checks that the input is base64url without padding of exactly one CBOR item, and returns its bytes.
@@ -155,44 +172,92 @@ fn invalid(detail: String) -> GatewayError {
 
 #[cfg(test)]
 mod tests {
-    use protocol::error::Coded;
+    use protocol::error::{Coded, Surface};
 
     use super::*;
 
-    fn code(name: &str, query: &str) -> &'static str {
-        parse(name, query).unwrap_err().code()
+    /// Code and message of a refusal.
+    fn refusal(name: &str, query: &str) -> (&'static str, String) {
+        let error = parse(name, query).expect_err(query);
+        assert_eq!((error.group(), error.status(Surface::Gateway)), ("guard", 400));
+        (error.code(), error.to_string())
+    }
+
+    const GET: &str = "rvt-namespace=d&rvt-method=get";
+    const CREATE: &str = "rvt-namespace=d&rvt-method=getOrCreate&rvt-pool=p";
+
+    #[test]
+    fn every_rule_has_its_code_and_message() {
+        let get = |more: &str| format!("{GET}&{more}");
+        let create = |more: &str| format!("{CREATE}&{more}");
+        let params = |detail: &str| ("query_invalid_params", format!("invalid query gateway params: {detail}"));
+        let token = ("query_path_token_syntax", "query gateway paths must not use @token syntax".to_owned());
+        let name = ("query_empty_actor_name", "query gateway actor name must not be empty".to_owned());
+        let escape =
+            |name: &str| ("query_invalid_percent_encoding", format!("invalid percent-encoding for query gateway param '{name}'"));
+        let twice = |name: &str| ("query_duplicate_param", format!("duplicate query gateway param: {name}"));
+        let base64 = ("query_invalid_base64_input", "invalid base64url in query gateway input".to_owned());
+        let cbor = ("query_invalid_cbor_input", "invalid query gateway input cbor: invalid cbor".to_owned());
+        let pool = ("query_missing_pool", "query gateway method=getOrCreate requires rvt-pool param".to_owned());
+        let unknown = "unknown field `zzz`, expected one of `namespace`, `method`, `runner`, `pool`, `key`, `input`, `region`, \
+                       `crash-policy`, `token`, `skip-ready-wait`";
+        for (subject, query, expected) in [
+            ("a@b", GET, token),
+            ("", GET, name),
+            ("%ff", GET, escape("name")),
+            ("a", "rvt-method=get", params("missing field `namespace`")),
+            ("a", "rvt-namespace=d", params("missing field `method`")),
+            ("a", "rvt-namespace=d&rvt-method=create", params("unknown method: create, expected get or getOrCreate")),
+            ("a", "rvt-namespace=d&rvt-method=getForId", params("unknown method: getForId, expected get or getOrCreate")),
+            ("a", &get("rvt-zzz=1"), params(unknown)),
+            // The prefix counts as it is written.
+            ("a", &get("rvt-Key=1"), params(&unknown.replace("zzz", "Key"))),
+            ("a", &get("rvt-key=1&rvt-key=2"), twice("rvt-key")),
+            ("a", &get("rvt-key=%ff"), escape("rvt-key")),
+            ("a", "rvt-namespace=d&rvt-method=getOrCreate", pool),
+            ("a", &create("rvt-input=a%2B"), base64.clone()),
+            ("a", &create("rvt-input=9g=="), base64.clone()),
+            ("a", &create("rvt-input=a"), base64),
+            // Two items, a truncated one, and none.
+            ("a", &create("rvt-input=9vY"), cbor.clone()),
+            ("a", &create("rvt-input=gg"), cbor.clone()),
+            ("a", &create("rvt-input="), cbor),
+            (
+                "a",
+                &create("rvt-crash-policy=explode"),
+                params("unknown crash policy: explode, expected restart, sleep or destroy"),
+            ),
+            ("a", &create("rvt-skip-ready-wait=yes"), params("invalid skip-ready-wait: yes, expected true, 1, false or 0")),
+        ] {
+            assert_eq!(refusal(subject, query), expected, "{subject} {query}");
+        }
     }
 
     #[test]
-    fn every_rule_has_its_code() {
-        let get = "rvt-namespace=d&rvt-method=get";
-        let create = "rvt-namespace=d&rvt-method=getOrCreate&rvt-pool=p";
-        assert_eq!(code("a@b", get), "query_path_token_syntax");
-        assert_eq!(code("", get), "query_empty_actor_name");
-        assert_eq!(code("%ff", get), "query_invalid_percent_encoding");
-        assert_eq!(code("a", "rvt-method=get"), "query_invalid_params");
-        assert_eq!(code("a", "rvt-namespace=d"), "query_invalid_params");
-        assert_eq!(code("a", "rvt-namespace=d&rvt-method=create"), "query_invalid_params");
-        assert_eq!(code("a", &format!("{get}&rvt-zzz=1")), "query_invalid_params");
-        assert_eq!(code("a", &format!("{get}&rvt-key=1&rvt-key=2")), "query_duplicate_param");
-        assert_eq!(code("a", &format!("{get}&rvt-key=%ff")), "query_invalid_percent_encoding");
+    fn a_lookup_takes_nothing_that_only_a_creation_needs() {
+        let message = "query gateway method=get does not allow rvt-input, rvt-region, rvt-crash-policy, or rvt-pool params";
         for disallowed in ["rvt-runner=p", "rvt-input=9g", "rvt-region=r", "rvt-crash-policy=sleep"] {
-            assert_eq!(code("a", &format!("{get}&{disallowed}")), "query_get_disallowed_params");
+            let expected = ("query_get_disallowed_params", message.to_owned());
+            assert_eq!(refusal("a", &format!("{GET}&{disallowed}")), expected, "{disallowed}");
         }
-        assert!(parse("a", &format!("{get}&rvt-pool=p&rvt-skip-ready-wait=1")).is_ok());
-        assert_eq!(code("a", "rvt-namespace=d&rvt-method=getOrCreate"), "query_missing_pool");
-        assert_eq!(code("a", &format!("{create}&rvt-input=a%2B")), "query_invalid_base64_input");
-        assert_eq!(code("a", &format!("{create}&rvt-input=a")), "query_invalid_base64_input");
-        // Two CBOR items, and a truncated one.
-        assert_eq!(code("a", &format!("{create}&rvt-input=9vY")), "query_invalid_cbor_input");
-        assert_eq!(code("a", &format!("{create}&rvt-input=gg")), "query_invalid_cbor_input");
-        assert_eq!(code("a", &format!("{create}&rvt-skip-ready-wait=yes")), "query_invalid_params");
+        let tolerated = parse("a", &format!("{GET}&rvt-pool=p&rvt-skip-ready-wait=1&rvt-token=t")).unwrap();
+        assert_eq!((tolerated.actor.method, tolerated.skip_ready_wait), (QueryMethod::Get, true));
+    }
+
+    #[test]
+    fn only_a_raw_name_makes_a_query_path() {
+        for query in ["rvt-x", "a=1&rvt-key=2", "&&rvt-"] {
+            assert!(is_query_style(query), "{query}");
+        }
+        for query in ["", "a=rvt-", "rvt%2Dkey=1", "RVT-key=1", "xrvt-key=1"] {
+            assert!(!is_query_style(query), "{query}");
+        }
     }
 
     #[test]
     fn pool_wins_over_runner_and_values_are_form_decoded() {
         let query = "rvt-namespace=d&rvt-method=getOrCreate&rvt-runner=r&rvt-pool=p+q%zz&rvt-input=9g&rvt-key=a%2Cb,c";
-        let (actor, kept) = parse("n%20m", query).unwrap();
+        let QueryPath { actor, kept, .. } = parse("n%20m", query).unwrap();
         assert_eq!(kept, "");
         assert_eq!(actor.name, "n m");
         assert_eq!(actor.key, ["a", "b", "c"]);

@@ -7,7 +7,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::directory::{ActorView, Directory, Readiness};
 use crate::error::GatewayError;
+use crate::handler::Shared;
 use crate::link::EnvoyLink;
+use crate::metrics::ReadyWait;
 
 /// Where a request is forwarded to.
 #[derive(Debug, Clone)]
@@ -26,6 +28,18 @@ pub(crate) enum WaitFor {
     Ready,
     /// Some host has the actor, be it starting or stopping: for requests that skip the wait for *ready*.
     Host,
+    /// A generation after this one takes requests: for sockets that have outlived it.
+    ReadyAfter(u32),
+}
+
+impl WaitFor {
+    /// Whether a generation that takes requests is what is waited for.
+    fn accepts(self, generation: u32) -> bool {
+        match self {
+            Self::Ready | Self::Host => true,
+            Self::ReadyAfter(outlived) => generation > outlived,
+        }
+    }
 }
 
 /// An actor that is being watched for one request.
@@ -47,22 +61,30 @@ impl Watched {
     /// Waits for the actor, waking it as often as it stops meanwhile, up to the limit. One absolute deadline.
     pub(crate) async fn ready<D: Directory>(
         &mut self,
-        directory: &D,
+        shared: &Shared<D>,
         wait_for: WaitFor,
         deadline: Instant,
     ) -> Result<Route, GatewayError> {
+        let waiting = ReadyWait::new(&shared.metrics);
+        let ready = self.wait(&*shared.directory, wait_for, deadline).await;
+        waiting.ends(&ready);
+        ready
+    }
+
+    async fn wait<D: Directory>(&mut self, directory: &D, wait_for: WaitFor, deadline: Instant) -> Result<Route, GatewayError> {
         let mut wakes = 0;
         let mut ended_when_woken = None;
         loop {
             let view = self.view.borrow_and_update().clone();
             match view.readiness {
-                Readiness::Ready { generation, link: Some(link) } if !link.is_closed() => {
+                Readiness::Ready { generation, link: Some(link) } if wait_for.accepts(generation) && !link.is_closed() => {
                     return Ok(Route { generation, link, is_ready: true });
                 }
                 Readiness::Hosted { generation, link: Some(link) } if wait_for == WaitFor::Host && !link.is_closed() => {
                     return Ok(Route { generation, link, is_ready: false });
                 }
-                // The host is out of touch: it reconnects, or the actor will be declared lost and end.
+                // The host is out of touch: it reconnects, or the actor will be declared lost and end. Or the generation has
+                // been outlived although it still runs: it has announced its sleep.
                 Readiness::Ready { .. } => {}
                 Readiness::Hosted { .. } if wait_for == WaitFor::Host => {}
                 Readiness::Destroyed => return Err(GatewayError::DestroyedWhileWaiting),

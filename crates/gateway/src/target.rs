@@ -14,6 +14,9 @@ pub struct GatewayPath {
     /// Path and query for the actor: the two first segments and the gateway's own parameters removed, the rest byte for
     /// byte.
     pub path: String,
+    /// Whether the request wants to be delivered before the actor is ready; `None` where the path has no way to say so, and
+    /// headers or subprotocols may.
+    pub skip_ready_wait: Option<bool>,
 }
 
 /// How an actor is named.
@@ -31,28 +34,29 @@ pub enum Addressed {
 /// Parses a request target. `Ok(None)`: not a gateway path.
 pub fn parse(path_and_query: &str) -> Result<Option<GatewayPath>, GatewayError> {
     let (path, query) = split_query(path_and_query);
-    let Some(rest) = path.strip_prefix("/gateway/") else { return Ok(None) };
-    if path.contains("//") {
+    if !is_gateway_path(path) {
         return Ok(None);
     }
+    let rest = path.strip_prefix("/gateway/").unwrap_or_default();
     let (subject, rest) = match rest.find('/') {
         Some(slash) => rest.split_at(slash),
         None => (rest, "/"),
     };
-    if query.is_some_and(query::is_query_style) {
-        let (actor, kept) = query::parse(subject, query.unwrap_or_default())?;
-        let path = if kept.is_empty() { rest.to_owned() } else { format!("{rest}?{kept}") };
-        return Ok(Some(GatewayPath { actor: Addressed::Query(actor), path }));
+    if let Some(query) = query.filter(|query| query::is_query_style(query)) {
+        let parsed = query::parse(subject, query)?;
+        let path = if parsed.kept.is_empty() { rest.to_owned() } else { format!("{rest}?{}", parsed.kept) };
+        let skip_ready_wait = Some(parsed.skip_ready_wait);
+        return Ok(Some(GatewayPath { actor: Addressed::Query(parsed.actor), path, skip_ready_wait }));
     }
     let Some(actor_id) = direct_actor_id(subject) else { return Ok(None) };
     let path = match query {
         Some(query) => format!("{rest}?{query}"),
         None => rest.to_owned(),
     };
-    Ok(Some(GatewayPath { actor: Addressed::Direct { actor_id }, path }))
+    Ok(Some(GatewayPath { actor: Addressed::Direct { actor_id }, path, skip_ready_wait: None }))
 }
 
-/// Whether a path belongs to the gateway as far as preflight requests go: they are answered without looking further.
+/// Whether a path belongs to the gateway: its first segment says so. Preflight requests are answered without looking further.
 pub fn is_gateway_path(path: &str) -> bool {
     (path == "/gateway" || path.starts_with("/gateway/")) && !path.contains("//")
 }
@@ -81,12 +85,15 @@ fn split_query(path_and_query: &str) -> (&str, Option<&str>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::directory::QueryMethod;
 
     fn direct(target: &str) -> (String, String) {
         match parse(target).unwrap().unwrap() {
-            GatewayPath { actor: Addressed::Direct { actor_id }, path } => (actor_id, path),
+            GatewayPath { actor: Addressed::Direct { actor_id }, path, skip_ready_wait: None } => (actor_id, path),
+            other @ GatewayPath { actor: Addressed::Direct { .. }, .. } => panic!("{other:?}"),
             GatewayPath { actor: Addressed::Query(query), .. } => panic!("{query:?}"),
         }
     }
@@ -100,6 +107,10 @@ mod tests {
             ("/gateway/ID/request/x%2Fy?q=%20b+c", "ID", "/request/x%2Fy?q=%20b+c"),
             ("/gateway/ID@tok/p?q", "ID", "/p?q"),
             ("/gateway/I%44/p#frag", "ID", "/p"),
+            ("/gateway/I%44@t%2Fok/p", "ID", "/p"),
+            ("/gateway/ID@t@u/", "ID", "/"),
+            ("/gateway/ID/?&&a=+&=&", "ID", "/?&&a=+&=&"),
+            ("/gateway/ID/a;b=c/../d/./%2e?rvt%2Dkey=1", "ID", "/a;b=c/../d/./%2e?rvt%2Dkey=1"),
         ] {
             assert_eq!(direct(target), (actor_id.to_owned(), path.to_owned()), "{target}");
         }
@@ -112,12 +123,25 @@ mod tests {
             "//gateway/ID",
             "/Gateway/ID",
             "/gateway",
+            "/gateway?a=1",
+            "/gateway/",
+            "/gateway/ID//x?rvt-method=get",
+            "/gatewayx/ID",
+            "/x/gateway/ID",
             "/gateway/@t/x",
             "/gateway/ID@/x",
             "/gateway/%ff/x",
+            "/gateway/ID@%ff/x",
             "/",
         ] {
             assert_eq!(parse(target).unwrap(), None, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_query_path_needs_a_name() {
+        for target in ["/gateway?rvt-method=get", "/gateway/?rvt-method=get", "/gateway?a=1&rvt-bogus"] {
+            assert!(matches!(parse(target), Err(GatewayError::QueryEmptyActorName)), "{target}");
         }
     }
 
@@ -126,11 +150,28 @@ mod tests {
         let target = "/gateway/n/request/echo?a=1&rvt-namespace=default&rvt-method=getOrCreate&&rvt-runner=default&rvt-key=t&b=%2F+c&&=d&e";
         let parsed = parse(target).unwrap().unwrap();
         assert_eq!(parsed.path, "/request/echo?a=1&b=%2F+c&=d&e");
+        for target in ["/gateway/n?rvt-namespace=d&rvt-method=get", "/gateway/n/?&rvt-namespace=d&&rvt-method=get&"] {
+            assert_eq!(parse(target).unwrap().unwrap().path, "/", "{target}");
+        }
         let Addressed::Query(query) = parsed.actor else { panic!() };
         assert_eq!(
             (query.namespace.as_str(), query.name.as_str(), query.key.as_slice()),
             ("default", "n", &["t".to_owned()][..])
         );
         assert_eq!(query.method, QueryMethod::GetOrCreate { pool: "default".into(), input: None, region: None });
+    }
+
+    proptest! {
+        /// Whatever a client sends is understood or refused, and an actor never sees the gateway's own parameters.
+        #[test]
+        fn any_target_can_be_read(target in "(/gateway(/[a-z%@]{0,4})?)?[/?&=#%+@a-f0-9-]{0,30}(&rvt-(namespace|method|key|zzz)=(get|a))*") {
+            let Ok(Some(parsed)) = parse(&target) else { return Ok(()) };
+            prop_assert!(target.starts_with("/gateway") && parsed.path.starts_with('/'), "{:?}", parsed);
+            let (path, query) = split_query(&parsed.path);
+            prop_assert!(path == "/" || split_query(&target).0.ends_with(path), "{:?}", parsed);
+            if let Some(query) = query {
+                prop_assert!(!query::is_query_style(query), "{:?}", parsed);
+            }
+        }
     }
 }

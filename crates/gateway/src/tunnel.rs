@@ -1,8 +1,9 @@
 //! The table of open tunnels: which request waits for which frames (`spec/envoy-protocol.md` 12).
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
 use protocol::envoy::{
@@ -11,9 +12,12 @@ use protocol::envoy::{
 };
 use protocol::id::ActorId;
 use protocol::limits;
-use tokio::sync::mpsc;
 
+use crate::budget::Budget;
+use crate::inbox::Inbox;
+use crate::journal::{SocketId, SocketJournal, downstream_closed};
 use crate::link::{EnvoyLink, HostId, LinkClosed, SessionId};
+use crate::ready::Route;
 
 /// What a request can be told.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ pub(crate) enum FromActor {
     },
     /// This connection, which carried the request, has ended.
     LinkLost(SessionId),
-    /// The actor's generation has ended.
+    /// The actor's generation that the request went to has ended, or a newer one.
     Stopped,
     /// More data came than the request may hold; what follows is dropped.
     Overflow,
@@ -35,149 +39,259 @@ pub(crate) enum FromActor {
 
 /// From which connections a request takes frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Accepts {
+enum Accepts {
     /// Only from this connection: an HTTP request ends with the connection that carried its start.
     Session(SessionId),
     /// From any connection of this host: a WebSocket survives a reconnect.
     Host(HostId),
-    /// From whichever host the actor wakes on: a hibernating WebSocket.
-    AnyHost,
 }
 
 struct Entry {
     actor: ActorId,
-    accepts: Accepts,
+    /// The connection that carries it.
     session: SessionId,
+    /// The generation it went to.
+    generation: u32,
+    accepts: Accepts,
+    /// The generation of the host in `accepts`: ahead of `generation` while a woken actor restores its sockets.
+    accepts_generation: u32,
     hibernatable: bool,
-    inbox: mpsc::UnboundedSender<FromActor>,
-    queued_bytes: Arc<AtomicUsize>,
-    max_queued_bytes: usize,
-    overflowed: bool,
+    inbox: Arc<Inbox<FromActor>>,
 }
 
-#[derive(Default)]
+/// Requests by something that they have in common.
+struct Index<K>(HashMap<K, HashSet<RequestId>>);
+
+impl<K: Eq + Hash> Index<K> {
+    fn add(&mut self, key: K, request: RequestId) {
+        self.0.entry(key).or_default().insert(request);
+    }
+
+    fn remove(&mut self, key: &K, request: RequestId) {
+        if let Some(requests) = self.0.get_mut(key) {
+            requests.remove(&request);
+            if requests.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    fn of(&self, key: &K) -> impl Iterator<Item = &RequestId> {
+        self.0.get(key).into_iter().flatten()
+    }
+}
+
 struct Table {
     by_request: HashMap<RequestId, Entry>,
-    by_actor: HashMap<ActorId, HashSet<RequestId>>,
+    by_actor: Index<ActorId>,
+    by_session: Index<SessionId>,
+}
+
+/// How much may wait for receivers, over all tunnels, in bytes; see `protocol::limits`.
+#[derive(Debug, Clone, Copy)]
+pub struct WaitingLimits {
+    /// Client messages for actors.
+    pub for_actors_max_bytes: u64,
+    /// Answers and messages of actors for clients.
+    pub for_clients_max_bytes: u64,
 }
 
 /// All open tunnels of this process; clone freely.
 #[derive(Clone)]
-pub struct Tunnels {
+pub struct Tunnels(Arc<Shared>);
+
+struct Shared {
     gateway_id: GatewayId,
-    table: Arc<Mutex<Table>>,
+    // One lock for all: it is held for a look-up and never while anything is queued or anybody is woken, except when a
+    // connection or a generation ends.
+    table: Mutex<Table>,
+    journal: Arc<dyn SocketJournal>,
+    for_actors: Arc<Budget>,
+    for_clients: Arc<Budget>,
 }
 
 impl Tunnels {
-    /// An empty table. The gateway id names this process towards hosts.
-    pub fn new(gateway_id: GatewayId) -> Self {
-        Self { gateway_id, table: Arc::default() }
+    /// An empty table. The gateway id names this process towards hosts; `journal` hears of every socket.
+    pub fn new(gateway_id: GatewayId, journal: Arc<dyn SocketJournal>, limits: WaitingLimits) -> Self {
+        let table = Table { by_request: HashMap::new(), by_actor: Index(HashMap::new()), by_session: Index(HashMap::new()) };
+        Self(Arc::new(Shared {
+            gateway_id,
+            table: Mutex::new(table),
+            journal,
+            for_actors: Budget::new(limits.for_actors_max_bytes),
+            for_clients: Budget::new(limits.for_clients_max_bytes),
+        }))
     }
 
     /// Hands a frame of a host's connection to the request that waits for it. Frames for unknown requests, or from a
     /// connection that the request does not accept, are dropped: late ones are normal (`spec/envoy-protocol.md` 14.5).
-    pub fn deliver(&self, host: HostId, session: SessionId, message: ToRivetTunnelMessage) {
-        if message.message_id.gateway_id != self.gateway_id {
+    ///
+    /// A host that believes in a socket which does not exist is told that it is closed: it restored one that has given up
+    /// meanwhile, or it kept one of an engine process that was killed.
+    pub fn deliver(&self, link: &EnvoyLink, message: ToRivetTunnelMessage) {
+        let ToRivetTunnelMessage { message_id, message_kind } = message;
+        let is_ours = message_id.gateway_id == self.0.gateway_id;
+        let table = self.0.table.lock();
+        let entry = table.by_request.get(&message_id.request_id).filter(|_| is_ours);
+        let Some(entry) = entry else {
+            drop(table);
+            if speaks_of_an_open_socket(&message_kind, is_ours) {
+                let socket = SocketId { gateway_id: message_id.gateway_id, request_id: message_id.request_id };
+                link.send_if_there_is_room(downstream_closed(socket));
+            }
             return;
-        }
-        let mut table = self.table.lock();
-        let Some(entry) = table.by_request.get_mut(&message.message_id.request_id) else { return };
+        };
         let accepted = match entry.accepts {
-            Accepts::Session(wanted) => wanted == session,
-            Accepts::Host(wanted) => wanted == host,
-            Accepts::AnyHost => true,
+            Accepts::Session(wanted) => wanted == link.session(),
+            Accepts::Host(wanted) => wanted == link.host(),
         };
-        if !accepted || entry.overflowed {
+        if !accepted {
             return;
         }
-        let bytes = queued_cost(&message.message_kind);
-        let queued = entry.queued_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        let told = if queued > entry.max_queued_bytes {
-            entry.overflowed = true;
-            FromActor::Overflow
-        } else {
-            FromActor::Frame { index: message.message_id.message_index, kind: message.message_kind }
-        };
-        // A request that has just ended is no longer listening; it takes itself off the table.
-        let _ = entry.inbox.send(told);
+        let inbox = entry.inbox.clone();
+        drop(table);
+        let bytes = queued_cost(&message_kind);
+        let frame = FromActor::Frame { index: message_id.message_index, kind: message_kind };
+        inbox.push(frame, bytes, FromActor::Overflow);
     }
 
     /// Closes a connection and tells all requests that it carries. A request that comes at the same moment either is told
     /// here, or finds the connection closed.
     pub fn link_lost(&self, link: &EnvoyLink) {
         link.close();
-        let table = self.table.lock();
-        for entry in table.by_request.values().filter(|entry| entry.session == link.session()) {
-            let _ = entry.inbox.send(FromActor::LinkLost(link.session()));
+        let session = link.session();
+        let table = self.0.table.lock();
+        for entry in table.by_session.of(&session).filter_map(|request| table.by_request.get(request)) {
+            entry.inbox.push_news(FromActor::LinkLost(session));
         }
     }
 
-    /// Tells all requests of an actor that its generation has ended.
-    pub fn generation_ended(&self, actor: ActorId) {
-        let mut table = self.table.lock();
-        let Table { by_request, by_actor } = &mut *table;
-        for request in by_actor.get(&actor).into_iter().flatten() {
+    /// A generation of an actor has been given to a host, which will be told after this returns: frames of hibernating sockets
+    /// are taken from this host from now on, and from no other.
+    pub fn generation_placed(&self, actor: ActorId, generation: u32, host: HostId) {
+        let mut table = self.0.table.lock();
+        let Table { by_request, by_actor, .. } = &mut *table;
+        for request in by_actor.of(&actor) {
             let Some(entry) = by_request.get_mut(request) else { continue };
-            if entry.hibernatable {
-                // The next generation may restore the socket on another host before its session has heard of this end.
-                entry.accepts = Accepts::AnyHost;
+            if entry.hibernatable && entry.accepts_generation < generation {
+                entry.accepts = Accepts::Host(host);
+                entry.accepts_generation = generation;
             }
-            let _ = entry.inbox.send(FromActor::Stopped);
+        }
+    }
+
+    /// Tells all requests that went to a generation of an actor, or to an older one, that it has ended.
+    pub fn generation_ended(&self, actor: ActorId, generation: u32) {
+        let table = self.0.table.lock();
+        for entry in table.by_actor.of(&actor).filter_map(|request| table.by_request.get(request)) {
+            if entry.generation <= generation {
+                entry.inbox.push_news(FromActor::Stopped);
+            }
         }
     }
 
     /// The hibernatable sockets of an actor that are open now, for its next start (`spec/envoy-protocol.md` 14.6).
     pub fn hibernating_requests(&self, actor: ActorId) -> Vec<HibernatingRequest> {
-        let table = self.table.lock();
-        let Some(requests) = table.by_actor.get(&actor) else { return Vec::new() };
-        requests
-            .iter()
-            .filter(|request| table.by_request.get(request).is_some_and(|entry| entry.hibernatable))
-            .map(|request| HibernatingRequest { gateway_id: self.gateway_id, request_id: *request })
-            .collect()
+        let table = self.0.table.lock();
+        let is_hibernatable = |request: &&RequestId| table.by_request.get(request).is_some_and(|entry| entry.hibernatable);
+        let requests = table.by_actor.of(&actor).filter(is_hibernatable);
+        requests.map(|request| HibernatingRequest { gateway_id: self.0.gateway_id, request_id: *request }).collect()
     }
 
     /// Requests and sockets that are open now.
     pub fn open_count(&self) -> usize {
-        self.table.lock().by_request.len()
+        self.0.table.lock().by_request.len()
     }
 
-    /// Opens a tunnel for a request to `actor` over `link`.
-    pub(crate) fn open(&self, actor: ActorId, link: EnvoyLink, accepts: Accepts, max_queued_bytes: usize) -> Tunnel {
-        let (sender, inbox) = mpsc::unbounded_channel();
-        let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let mut table = self.table.lock();
+    /// Bytes of client messages that wait for actors now, over all sockets: unacknowledged ones included.
+    pub fn waiting_for_actors_bytes(&self) -> u64 {
+        self.0.for_actors.waiting_bytes()
+    }
+
+    /// Bytes of actors' answers and messages that wait for clients now, over all requests and sockets.
+    pub fn waiting_for_clients_bytes(&self) -> u64 {
+        self.0.for_clients.waiting_bytes()
+    }
+
+    /// What counts the client messages that wait for actors.
+    pub(crate) fn for_actors(&self) -> &Arc<Budget> {
+        &self.0.for_actors
+    }
+
+    /// Opens a tunnel for an HTTP request, which may let so many bytes wait for its client.
+    pub(crate) fn open_request(&self, actor: ActorId, route: Route, max_waiting_bytes: usize) -> Tunnel {
+        let accepts = Accepts::Session(route.link.session());
+        self.open(actor, route, accepts, max_waiting_bytes)
+    }
+
+    /// Opens a tunnel for a WebSocket. The journal knows of it before any host does.
+    pub(crate) fn open_socket(&self, actor: ActorId, route: Route) -> Tunnel {
+        let accepts = Accepts::Host(route.link.host());
+        let tunnel = self.open(actor, route, accepts, limits::WEBSOCKET_CLIENT_OUTBOX_MAX_BYTES);
+        self.0.journal.opened(actor, self.socket_id(tunnel.request_id));
+        tunnel
+    }
+
+    fn open(&self, actor: ActorId, route: Route, accepts: Accepts, max_waiting_bytes: usize) -> Tunnel {
+        let Route { link, generation, .. } = route;
+        let session = link.session();
+        let inbox = Arc::new(Inbox::new(self.0.for_clients.share(), max_waiting_bytes as u64));
+        let entry = Entry {
+            actor,
+            session,
+            generation,
+            accepts,
+            accepts_generation: generation,
+            hibernatable: false,
+            inbox: inbox.clone(),
+        };
+        let mut table = self.0.table.lock();
         let request_id = loop {
             let request_id = RequestId(rand::random());
             if !table.by_request.contains_key(&request_id) {
                 break request_id;
             }
         };
-        let entry = Entry {
-            actor,
-            accepts,
-            session: link.session(),
-            hibernatable: false,
-            inbox: sender,
-            queued_bytes: queued_bytes.clone(),
-            max_queued_bytes,
-            overflowed: false,
-        };
         table.by_request.insert(request_id, entry);
-        table.by_actor.entry(actor).or_default().insert(request_id);
+        table.by_actor.add(actor, request_id);
+        table.by_session.add(session, request_id);
         drop(table);
-        Tunnel { tunnels: self.clone(), request_id, link, next_index: 0, inbox, queued_bytes }
+        Tunnel { tunnels: self.clone(), request_id, link, next_index: 0, inbox, told: false }
     }
 
-    fn close(&self, request_id: RequestId) {
-        let mut table = self.table.lock();
+    fn close(&self, request_id: RequestId, told: bool) {
+        let mut table = self.0.table.lock();
         let Some(entry) = table.by_request.remove(&request_id) else { return };
-        if let Some(requests) = table.by_actor.get_mut(&entry.actor) {
-            requests.remove(&request_id);
-            if requests.is_empty() {
-                table.by_actor.remove(&entry.actor);
+        table.by_actor.remove(&entry.actor, request_id);
+        table.by_session.remove(&entry.session, request_id);
+        drop(table);
+        match entry.accepts {
+            Accepts::Session(_) => {}
+            Accepts::Host(host) => {
+                let told = (told || !entry.hibernatable).then_some(host);
+                self.0.journal.closed(entry.actor, self.socket_id(request_id), told);
             }
         }
+    }
+
+    fn socket_id(&self, request_id: RequestId) -> SocketId {
+        SocketId { gateway_id: self.0.gateway_id, request_id }
+    }
+}
+
+/// Whether a frame for which there is no request shows that its host takes a socket for open. Only what cannot be a late
+/// frame of a socket whose end the host is being told anyway.
+fn speaks_of_an_open_socket(kind: &ToRivetTunnelMessageKind, is_ours: bool) -> bool {
+    match kind {
+        ToRivetTunnelMessageKind::WebSocketOpen { .. } => true,
+        ToRivetTunnelMessageKind::WebSocketMessage { .. } => !is_ours,
+        ToRivetTunnelMessageKind::ResponseStart(_)
+        | ToRivetTunnelMessageKind::ResponseChunk(_)
+        | ToRivetTunnelMessageKind::ResponseAbort(_)
+        | ToRivetTunnelMessageKind::RequestBodyWindowUpdate { .. }
+        | ToRivetTunnelMessageKind::RequestBodyCancel
+        | ToRivetTunnelMessageKind::WebSocketMessageAck { .. }
+        | ToRivetTunnelMessageKind::WebSocketClose { .. } => false,
     }
 }
 
@@ -188,8 +302,9 @@ pub(crate) struct Tunnel {
     request_id: RequestId,
     link: EnvoyLink,
     next_index: u16,
-    inbox: mpsc::UnboundedReceiver<FromActor>,
-    queued_bytes: Arc<AtomicUsize>,
+    inbox: Arc<Inbox<FromActor>>,
+    /// The host knows that the socket is over.
+    told: bool,
 }
 
 impl Tunnel {
@@ -211,8 +326,11 @@ impl Tunnel {
 
     /// Sends a small frame with the next index at once.
     pub(crate) fn send_now(&mut self, kind: ToEnvoyTunnelMessageKind) -> Result<(), LinkClosed> {
+        let is_end = matches!(kind, ToEnvoyTunnelMessageKind::WebSocketClose { .. });
         let message = self.next_message(kind);
-        self.link.send_now(message)
+        self.link.send_now(message)?;
+        self.told |= is_end;
+        Ok(())
     }
 
     /// Sends a frame under an index that was taken before, also once more (`spec/envoy-protocol.md` 14.6).
@@ -238,57 +356,62 @@ impl Tunnel {
     }
 
     fn message(&self, message_index: u16, message_kind: ToEnvoyTunnelMessageKind) -> ToEnvoy {
-        let message_id = MessageId { gateway_id: self.tunnels.gateway_id, request_id: self.request_id, message_index };
+        let message_id = MessageId { gateway_id: self.tunnels.0.gateway_id, request_id: self.request_id, message_index };
         ToEnvoy::TunnelMessage(ToEnvoyTunnelMessage { message_id, message_kind })
     }
 
     /// The next thing this request is told.
     pub(crate) async fn receive(&mut self) -> FromActor {
-        let told = self.inbox.recv().await;
-        self.account(told)
+        std::future::poll_fn(|cx| self.poll_receive(cx)).await
     }
 
     /// As [`Self::receive`], for bodies that are polled.
-    pub(crate) fn poll_receive(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<FromActor> {
-        self.inbox.poll_recv(cx).map(|told| self.account(told))
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<FromActor> {
+        self.inbox.poll_take(cx).map(|told| self.note(told))
+    }
+
+    /// Lets no more than so many bytes wait from now on.
+    pub(crate) fn let_wait_at_most(&self, max_bytes: u64) {
+        self.inbox.let_wait_at_most(max_bytes);
     }
 
     /// What has already arrived, if anything.
     pub(crate) fn try_receive(&mut self) -> Option<FromActor> {
-        let told = self.inbox.try_recv().ok();
-        told.map(|told| self.account(Some(told)))
+        self.inbox.try_take().map(|told| self.note(told))
     }
 
-    fn account(&self, told: Option<FromActor>) -> FromActor {
-        // The table holds the sender for as long as this tunnel exists.
-        let told = told.unwrap_or(FromActor::Overflow);
-        if let FromActor::Frame { kind, .. } = &told {
-            self.queued_bytes.fetch_sub(queued_cost(kind), Ordering::AcqRel);
+    fn note(&mut self, told: FromActor) -> FromActor {
+        if let FromActor::Frame { kind: ToRivetTunnelMessageKind::WebSocketClose { hibernate: false, .. }, .. } = &told {
+            self.told = true;
         }
         told
     }
 
-    /// Goes on over another connection, after a reconnect or a wake.
-    pub(crate) fn rebind(&mut self, link: EnvoyLink) {
-        let mut table = self.tunnels.table.lock();
-        if let Some(entry) = table.by_request.get_mut(&self.request_id) {
-            entry.session = link.session();
-            entry.accepts = Accepts::Host(link.host());
+    /// Goes on over another connection, after a reconnect or a wake, to a generation which may be a new one. Fails when the
+    /// connection has ended meanwhile, of which this request may not be told.
+    pub(crate) fn rebind(&mut self, link: EnvoyLink, generation: u32) -> Result<(), LinkClosed> {
+        let session = link.session();
+        let mut table = self.tunnels.0.table.lock();
+        let Table { by_request, by_session, .. } = &mut *table;
+        if let Some(entry) = by_request.get_mut(&self.request_id) {
+            by_session.remove(&entry.session, self.request_id);
+            by_session.add(session, self.request_id);
+            entry.session = session;
+            entry.generation = generation;
+            if entry.accepts_generation <= generation {
+                entry.accepts = Accepts::Host(link.host());
+                entry.accepts_generation = generation;
+            }
         }
         drop(table);
         self.link = link;
-    }
-
-    /// Takes frames from whichever host the actor wakes on.
-    pub(crate) fn accept_any_host(&self) {
-        if let Some(entry) = self.tunnels.table.lock().by_request.get_mut(&self.request_id) {
-            entry.accepts = Accepts::AnyHost;
-        }
+        // Whoever ends a connection closes it first and then looks at the table.
+        if self.link.is_closed() { Err(LinkClosed) } else { Ok(()) }
     }
 
     /// Lists this socket in the actor's next start command.
     pub(crate) fn set_hibernatable(&self) {
-        if let Some(entry) = self.tunnels.table.lock().by_request.get_mut(&self.request_id) {
+        if let Some(entry) = self.tunnels.0.table.lock().by_request.get_mut(&self.request_id) {
             entry.hibernatable = true;
         }
     }
@@ -296,7 +419,7 @@ impl Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        self.tunnels.close(self.request_id);
+        self.tunnels.close(self.request_id, self.told);
     }
 }
 
@@ -304,8 +427,8 @@ impl Drop for Tunnel {
 const FRAME_OVERHEAD_BYTES: usize = 256;
 
 /// What a waiting frame counts towards the bound of its request, in bytes.
-fn queued_cost(kind: &ToRivetTunnelMessageKind) -> usize {
-    match kind {
+fn queued_cost(kind: &ToRivetTunnelMessageKind) -> u64 {
+    let bytes = match kind {
         ToRivetTunnelMessageKind::ResponseStart(start) => start.body.as_ref().map_or(0, bytes::Bytes::len),
         // A chunk with bytes is bounded by its window; an empty one needs no credit.
         ToRivetTunnelMessageKind::ResponseChunk(chunk) if !chunk.body.is_empty() => chunk.body.len(),
@@ -317,7 +440,8 @@ fn queued_cost(kind: &ToRivetTunnelMessageKind) -> usize {
         | ToRivetTunnelMessageKind::WebSocketOpen { .. }
         | ToRivetTunnelMessageKind::WebSocketMessageAck { .. }
         | ToRivetTunnelMessageKind::WebSocketClose { .. } => FRAME_OVERHEAD_BYTES,
-    }
+    };
+    bytes as u64
 }
 
 /// Most bytes that may wait for an HTTP request: one unstreamed answer, or a window and what overshoots it.

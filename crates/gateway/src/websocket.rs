@@ -3,14 +3,19 @@
 //! * `open`: asks the actor to take the socket.
 //! * `session`: carries messages both ways for as long as the actor runs.
 //! * `hibernation`: keeps the client's socket while the actor sleeps.
+//! * `sockets`: all of them, for the end of the process.
 
 mod client;
 mod close;
 mod farewell;
+pub(crate) mod health;
 mod hibernation;
+mod keepalive;
 mod open;
 mod pending;
 mod session;
+mod sockets;
+mod wire;
 
 use std::sync::Arc;
 
@@ -21,20 +26,22 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio_websockets::{Config, Limits, ServerBuilder, WebSocketStream};
+use tokio_websockets::WebSocketStream;
 
+use crate::claim::ToActor;
 use crate::directory::Directory;
 use crate::error::GatewayError;
-use crate::handler::{GatewayBody, RequestInfo, Shared, ToActor, empty_response};
+use crate::handler::{GatewayBody, RequestInfo, Shared, empty_response};
 use crate::headers::{self, HopByHop};
 use crate::io::ClientStream;
+use crate::metrics::OpenSocket;
+use crate::resolve::Caller;
+pub(crate) use sockets::Sockets;
 
 /// RFC 6455, section 1.3.
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The subprotocol that clients and hosts of this platform offer.
 const RIVET_PROTOCOL: &str = "rivet";
-/// Messages are gathered up to this size before they are written, in bytes.
-const FLUSH_THRESHOLD_BYTES: usize = 256 * protocol::limits::KIB;
 
 /// Whether a request asks for a WebSocket.
 pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
@@ -48,7 +55,7 @@ pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
 }
 
 /// Entries of the subprotocol list.
-fn protocol_entries(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+pub(crate) fn protocol_entries(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -60,6 +67,11 @@ fn protocol_entries(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// The rest of the first subprotocol entry that begins with `prefix`.
 pub(crate) fn protocol_entry<'a>(headers: &'a HeaderMap, prefix: &str) -> Option<&'a str> {
     protocol_entries(headers).find_map(|entry| entry.strip_prefix(prefix))
+}
+
+/// Whether the client offers exactly this subprotocol.
+pub(crate) fn offers_protocol(headers: &HeaderMap, wanted: &str) -> bool {
+    protocol_entries(headers).any(|entry| entry == wanted)
 }
 
 /// The answer that accepts an upgrade. `Err`: the request is no valid WebSocket handshake.
@@ -81,7 +93,7 @@ pub fn upgrade_response<B>(request: &Request<B>) -> Result<HeaderMap, GatewayErr
     if let Ok(accept) = HeaderValue::from_str(&accept) {
         response.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if protocol_entries(headers).any(|entry| entry == RIVET_PROTOCOL) {
+    if offers_protocol(headers, RIVET_PROTOCOL) {
         response.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(RIVET_PROTOCOL));
     }
     Ok(response)
@@ -90,11 +102,12 @@ pub fn upgrade_response<B>(request: &Request<B>) -> Result<HeaderMap, GatewayErr
 /// Takes an upgraded connection over as a WebSocket with a limit on the size of messages, in bytes. `None` when the
 /// connection is not one of our own sockets.
 pub fn websocket_stream(upgraded: Upgraded, message_max_bytes: usize) -> Option<WebSocketStream<ClientStream>> {
+    Some(wire::serve(upgraded_stream(upgraded)?, message_max_bytes))
+}
+
+fn upgraded_stream(upgraded: Upgraded) -> Option<ClientStream> {
     let parts = hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<ClientStream>>(upgraded).ok()?;
-    let stream = parts.io.into_inner().upgraded(parts.read_buf);
-    let config = Config::default().flush_threshold(FLUSH_THRESHOLD_BYTES);
-    let limits = Limits::default().max_payload_len(Some(message_max_bytes));
-    Some(ServerBuilder::new().config(config).limits(limits).serve(stream))
+    Some(parts.io.into_inner().upgraded(parts.read_buf))
 }
 
 /// Accepts the upgrade at once and does the rest on the open socket: WebSocket clients cannot read an HTTP refusal, so errors
@@ -110,18 +123,16 @@ pub(crate) fn accept<D: Directory>(
         Err(error) => return crate::handler::error_response(&error),
     };
     let upgrade = hyper::upgrade::on(&mut request);
+    let caller = Caller::of(&request, &info, &shared.admission);
     let sent = headers::for_actor(request.headers(), request.uri(), &info.ray, info.peer, HopByHop::Keep);
-    tokio::spawn(async move {
-        let upgraded = match upgrade.await {
-            Ok(upgraded) => upgraded,
-            Err(error) => {
-                tracing::debug!(%error, "client went away during the upgrade");
-                return;
-            }
-        };
-        let Some(socket) = websocket_stream(upgraded, shared.config.websocket_message_max_bytes as usize) else { return };
-        let client = client::Client::new(socket, shared.config.websocket_send_timeout);
-        session::run(&shared, client, target, sent, &info.ray).await;
+    let wanted = session::Wanted { target, caller, headers: sent };
+    let ray = info.ray;
+    let open = OpenSocket::new(&shared.metrics);
+    let task = shared.metrics.tasks.hold();
+    let tasks = shared.clone();
+    tasks.sockets.spawn(async move {
+        let _task = task;
+        session::run(&shared, upgrade, wanted, open, &ray).await;
     });
     let mut response = empty_response(StatusCode::SWITCHING_PROTOCOLS);
     response.headers_mut().extend(handshake);

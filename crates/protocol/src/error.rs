@@ -30,6 +30,11 @@ pub trait Coded: std::error::Error {
     fn metadata(&self) -> Map<String, Value> {
         Map::new()
     }
+    /// After how many seconds the same request may succeed, for the header `retry-after`; `None` when time alone changes
+    /// nothing.
+    fn retry_after_seconds(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The JSON body of an error answer: `{"group","code","message","metadata"?}`.

@@ -8,7 +8,7 @@ use http_body_util::channel::{Channel, Sender};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -132,6 +132,20 @@ pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer 
 /// Sends a request and reads the whole response, if the connection lasts that long.
 pub async fn try_send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Answer, Broken> {
     Ok(begin(address, request).await?.finish().await?)
+}
+
+/// Sends a request by HTTP/2 without TLS, as a client does that knows what the server speaks. Its URI names the host.
+///
+/// # Panics
+/// When the connection breaks.
+pub async fn send_http2(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+    let stream = in_time("a TCP connection", TcpStream::connect(address)).await.expect("a TCP connection");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = in_time("a handshake", handshake).await.expect("a handshake");
+    // Its errors reach the request too.
+    let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
+    let response = in_time("a response", sender.send_request(request)).await.expect("a response");
+    Exchange { response, _connection: connection }.finish().await.expect("a whole response")
 }
 
 /// Sends a request without a body.

@@ -17,7 +17,7 @@ use tokio_websockets::Message;
 pub use actors::{Run, crashed, running, stopped};
 pub use connection::{Closed, HandshakeFailed, UpgradeAnswer};
 pub use params::EnvoyParams;
-pub use requests::{TunnelRequest, headers_of};
+pub use requests::{TunnelRequest, TunnelSocket, headers_of};
 
 use connection::{Order, Seen};
 
@@ -35,6 +35,7 @@ pub struct FakeEnvoy {
     /// Received and not yet expected; commands one by one.
     inbox: VecDeque<ToEnvoy>,
     closed: Option<Closed>,
+    pings_answered: u64,
     history: VecDeque<String>,
     /// Next event index of each run.
     next_event: HashMap<Run, i64>,
@@ -57,6 +58,7 @@ impl FakeEnvoy {
             seen: opened.seen,
             inbox: VecDeque::new(),
             closed: None,
+            pings_answered: 0,
             history: VecDeque::new(),
             next_event: HashMap::new(),
             next_message: HashMap::new(),
@@ -211,12 +213,40 @@ impl FakeEnvoy {
         metadata
     }
 
+    /// Waits until the first ping of the connection was answered, which the engine sends without being asked.
+    ///
+    /// # Panics
+    /// When none comes in time.
+    pub async fn expect_ping(&mut self) {
+        crate::in_time("a ping", async {
+            while self.pings_answered == 0 && self.closed.is_none() {
+                self.receive().await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits until another ping was answered: one that came after everything that was expected so far.
+    ///
+    /// # Panics
+    /// When none comes in time.
+    pub async fn expect_another_ping(&mut self) {
+        let before = self.pings_answered;
+        crate::in_time("another ping", async {
+            while self.pings_answered == before && self.closed.is_none() {
+                self.receive().await;
+            }
+        })
+        .await;
+    }
+
     async fn receive(&mut self) {
         match self.seen.recv().await {
             Some(Seen::Message(message)) => {
                 self.note(format!("{message:?}"));
                 self.inbox.extend(one_by_one(message));
             }
+            Some(Seen::PingAnswered) => self.pings_answered += 1,
             Some(Seen::Undecodable(error)) => panic!("the engine sent what cannot be decoded: {error}; {}", self.so_far()),
             Some(Seen::Closed(closed)) => {
                 self.note(format!("{closed:?}"));

@@ -1,4 +1,4 @@
-//! For tests: a scripted host ("envoy") and a plain HTTP client, over real sockets.
+//! For tests: a scripted host ("envoy"), plain HTTP and WebSocket clients, and a proxy that misbehaves, over real sockets.
 //!
 //! Whatever is waited for has a deadline, and a test that waits in vain says for what: these tools panic, with the last
 //! messages seen, where a product would return an error.
@@ -7,6 +7,8 @@
 
 pub mod client;
 pub mod envoy;
+pub mod proxy;
+pub mod websocket;
 
 use std::future::Future;
 use std::time::Duration;

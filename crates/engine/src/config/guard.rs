@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use protocol::limits;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Millis, Network};
@@ -26,9 +27,9 @@ pub struct Guard {
     pub route_pegboard_resolve_query_timeout_ms: Millis,
     /// How long a request waits for its actor to become ready.
     pub actor_ready_timeout_ms: Millis,
-    /// Requests per client address over the whole listener. Not limited if unset.
+    /// Requests per client address to all actors together. Not limited if unset.
     pub rate_limit: Option<RateLimit>,
-    /// Concurrent requests per client address over the whole listener, at least 1. Not limited if unset.
+    /// Concurrent requests per client address to all actors together, at least 1. Not limited if unset.
     pub max_in_flight: Option<u64>,
     /// Whether `actor_rate_limit` and `actor_max_in_flight` hold.
     pub enforce_documented_limits: bool,
@@ -54,9 +55,9 @@ pub struct Guard {
     pub websocket_flush_timeout_ms: Millis,
     /// How long an idle connection to another datacenter is kept.
     pub http_client_pool_idle_timeout_ms: Millis,
-    /// Client addresses whose limits are remembered at most.
+    /// Pairs of client address and actor without open requests that are remembered at most, at least 1.
     pub admission_client_state_cache_capacity: u64,
-    /// How long a client address without requests is remembered.
+    /// How long such a pair is remembered. Less than the window of a rate limit makes that limit forgetful.
     pub admission_client_state_cache_idle_timeout_ms: Millis,
     /// A second listener with TLS. None if unset.
     pub https: Option<Https>,
@@ -96,8 +97,11 @@ impl Default for Guard {
             rate_limit: None,
             max_in_flight: None,
             enforce_documented_limits: true,
-            actor_rate_limit: RateLimit { requests: 1_200, period_ms: Millis::new(60_000) },
-            actor_max_in_flight: 32,
+            actor_rate_limit: RateLimit {
+                requests: limits::ACTOR_RATE_LIMIT_REQUESTS,
+                period_ms: Millis::new(limits::ACTOR_RATE_LIMIT_PERIOD_MS),
+            },
+            actor_max_in_flight: limits::ACTOR_IN_FLIGHT_MAX,
             exempt_loopback: true,
             trusted_proxies: loopback_and_private_networks(),
             proxy_retry_max_attempts: 7,
@@ -107,7 +111,7 @@ impl Default for Guard {
             websocket_connect_attempt_timeout_ms: Millis::new(5_000),
             websocket_flush_timeout_ms: Millis::new(2_000),
             http_client_pool_idle_timeout_ms: Millis::new(30_000),
-            admission_client_state_cache_capacity: 10_000,
+            admission_client_state_cache_capacity: limits::ADMISSION_REMEMBERED_MAX,
             admission_client_state_cache_idle_timeout_ms: Millis::new(3_600_000),
             https: None,
             http_max_request_body_size: 20 * 1024 * 1024,

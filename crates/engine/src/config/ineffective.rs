@@ -39,24 +39,13 @@ pub enum IneffectiveClass {
     NoSuchMechanism,
 }
 
-const NO_CLIENT_LIMITS: &str = "not in this version: the requests of a client are not limited";
-const NO_MESSAGE_LIMITS: &str = "not in this version: messages are limited in size, not in number";
+const NO_MESSAGE_LIMITS: &str = "not in this version: messages of hosts are limited in size, not in number";
 const NO_SERVERLESS: &str = "not in this version: serverless pools get no requests";
 const NO_THROTTLE: &str = "not in this version: what actors read and write is not throttled";
 
 /// Keys without effect that ask for something this version does not do.
 pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("guard.actor_max_in_flight", NO_CLIENT_LIMITS),
-    ("guard.actor_rate_limit", NO_CLIENT_LIMITS),
-    ("guard.admission_client_state_cache_capacity", NO_CLIENT_LIMITS),
-    ("guard.admission_client_state_cache_idle_timeout_ms", NO_CLIENT_LIMITS),
-    ("guard.enable_websocket_health_route", "not in this version: there is no /health/ws"),
-    ("guard.enforce_documented_limits", NO_CLIENT_LIMITS),
-    ("guard.exempt_loopback", NO_CLIENT_LIMITS),
-    ("guard.max_in_flight", NO_CLIENT_LIMITS),
-    ("guard.rate_limit", NO_CLIENT_LIMITS),
     ("guard.trace_propagation", "not in this version: trace headers are passed on unchanged"),
-    ("guard.trusted_proxies", "not in this version: x-forwarded-for is passed on and otherwise not read"),
     ("logs.redirect_logs_dir", "not in this version: logs go to standard error"),
     ("outbound", "not in this version: the engine sends no requests of its own"),
     ("pegboard.actor_allocation_threshold", NO_SERVERLESS),
@@ -64,8 +53,6 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("pegboard.envoy_load_balancer", "not in this version: the less loaded of two random hosts is chosen"),
     ("pegboard.envoy_websocket_rate_limit_drip_rate_us", NO_MESSAGE_LIMITS),
     ("pegboard.envoy_websocket_rate_limit_requests", NO_MESSAGE_LIMITS),
-    ("pegboard.gateway_websocket_rate_limit_drip_rate_ms", NO_MESSAGE_LIMITS),
-    ("pegboard.gateway_websocket_rate_limit_requests", NO_MESSAGE_LIMITS),
     ("pegboard.pool_desired_max_override", NO_SERVERLESS),
     ("pegboard.preload_max_total_bytes", "not in this version: a start carries no key-value data"),
     ("pegboard.runner_pool_consecutive_successes_to_clear_error", NO_SERVERLESS),
@@ -76,7 +63,6 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("sqlite.actor_read_bytes_per_second", NO_THROTTLE),
     ("sqlite.actor_write_bytes_per_second", NO_THROTTLE),
     ("sqlite.pitr", "not in this version: there is no history of databases"),
-    ("topology.datacenters.*.valid_hosts", "not in this version: any host name is accepted"),
 ];
 
 const ALWAYS_STREAMS: &str = "this engine always streams, with its own bounded buffers";
@@ -125,7 +111,6 @@ pub(super) const NO_SUCH_MECHANISM: &[(&str, &str)] = &[
     ("pegboard.gateway_http_response_body_channel_capacity", ALWAYS_STREAMS),
     ("pegboard.gateway_http_response_queue_max_messages", ALWAYS_STREAMS),
     ("pegboard.gateway_streaming_http_response_queue_max_bytes", ALWAYS_STREAMS),
-    ("pegboard.gateway_tunnel_ping_timeout_ms", ONE_NODE),
     ("pegboard.gateway_update_ping_interval_ms", ONE_NODE),
     ("pegboard.min_metadata_poll_interval", "no pool's metadata is read, so none is read too often"),
     ("pegboard.runner_eligible_threshold", NO_LEGACY_RUNNERS),

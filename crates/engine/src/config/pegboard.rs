@@ -1,6 +1,7 @@
 //! `pegboard`: actors, their hosts ("envoys") and the tunnel between clients and them (`spec/engine-api.md` 13.3,
 //! `spec/scheduling.md` 13). Keys without a unit in their name are in milliseconds.
 
+use protocol::limits;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Micros, Millis};
@@ -47,16 +48,22 @@ pub struct Pegboard {
     pub gateway_response_chunk_idle_timeout_ms: Millis,
     /// How often an open request checks that its host's node still lives; at least 1 ms.
     pub gateway_update_ping_interval_ms: Millis,
-    /// How long such a check may stay unanswered.
+    /// How long the client of a WebSocket may take to answer a ping; at least 1 ms.
     pub gateway_tunnel_ping_timeout_ms: Millis,
     /// How long a message to a hibernatable connection may stay unacknowledged.
     pub gateway_hws_message_ack_timeout_ms: Millis,
     /// Unacknowledged bytes kept for one hibernatable connection.
     pub gateway_hws_max_pending_size: u64,
+    /// Client messages that may wait for actors in this process, over all hibernatable connections, in bytes; each may
+    /// always hold 64 KiB. A connection that would exceed it is closed.
+    pub gateway_waiting_for_actors_max_size: u64,
+    /// Answers and messages of actors that may wait for slow clients in this process, in bytes; each request may always hold
+    /// 64 KiB. A request or connection that would exceed it is ended.
+    pub gateway_waiting_for_clients_max_size: u64,
     /// Largest request body passed to an actor, in bytes.
     pub gateway_http_max_request_body_size: u64,
-    /// Messages one client connection may send in a burst; at least 1.
-    pub gateway_websocket_rate_limit_requests: u64,
+    /// Messages one client connection may send in a burst; at least 1. Not limited if unset.
+    pub gateway_websocket_rate_limit_requests: Option<u32>,
     /// After a burst, one message more is allowed every so often; at least 1 ms.
     pub gateway_websocket_rate_limit_drip_rate_ms: Millis,
     /// Silence after which a host counts as lost.
@@ -125,11 +132,13 @@ impl Default for Pegboard {
             gateway_response_start_timeout_ms: Millis::new(300_000),
             gateway_response_chunk_idle_timeout_ms: Millis::new(30_000),
             gateway_update_ping_interval_ms: Millis::new(3_000),
-            gateway_tunnel_ping_timeout_ms: Millis::new(30_000),
+            gateway_tunnel_ping_timeout_ms: Millis::new(limits::WEBSOCKET_PING_TIMEOUT.as_millis() as u64),
             gateway_hws_message_ack_timeout_ms: Millis::new(30_000),
             gateway_hws_max_pending_size: 128 * 1024 * 1024,
+            gateway_waiting_for_actors_max_size: limits::WAITING_FOR_ACTORS_MAX_BYTES,
+            gateway_waiting_for_clients_max_size: limits::WAITING_FOR_CLIENTS_MAX_BYTES,
             gateway_http_max_request_body_size: 20 * 1024 * 1024,
-            gateway_websocket_rate_limit_requests: 2_000,
+            gateway_websocket_rate_limit_requests: None,
             gateway_websocket_rate_limit_drip_rate_ms: Millis::new(10),
             envoy_lost_threshold: Millis::new(15_000),
             envoy_ping_timeout: Millis::new(15_000),

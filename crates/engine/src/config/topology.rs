@@ -38,7 +38,7 @@ pub struct Datacenter {
     pub peer_url: HttpUrl,
     /// Where the other datacenters send client requests; `public_url` if unset.
     pub proxy_url: Option<HttpUrl>,
-    /// Host names under which clients may address it. Required when there are several datacenters.
+    /// Host names under which hosts may address it, without ports; any if unset. Required when there are several datacenters.
     pub valid_hosts: Option<Vec<String>>,
     /// Only in the list form, and only while reading; the map's key afterwards.
     #[serde(skip_serializing)]

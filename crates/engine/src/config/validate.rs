@@ -83,11 +83,12 @@ fn check_pegboard(pegboard: &Pegboard) -> Result<(), Violation> {
         ("default_metadata_poll_interval", pegboard.default_metadata_poll_interval.count()),
         ("min_metadata_poll_interval", pegboard.min_metadata_poll_interval.count()),
         ("gateway_update_ping_interval_ms", pegboard.gateway_update_ping_interval_ms.count()),
+        ("gateway_tunnel_ping_timeout_ms", pegboard.gateway_tunnel_ping_timeout_ms.count()),
         ("gateway_websocket_rate_limit_drip_rate_ms", pegboard.gateway_websocket_rate_limit_drip_rate_ms.count()),
         ("envoy_update_ping_interval", pegboard.envoy_update_ping_interval.count()),
         ("envoy_websocket_rate_limit_drip_rate_us", pegboard.envoy_websocket_rate_limit_drip_rate_us.count()),
         ("actor_create_rate_limit_drip_rate_ms", pegboard.actor_create_rate_limit_drip_rate_ms.count()),
-        ("gateway_websocket_rate_limit_requests", pegboard.gateway_websocket_rate_limit_requests),
+        ("gateway_websocket_rate_limit_requests", pegboard.gateway_websocket_rate_limit_requests.map_or(1, u64::from)),
         ("envoy_websocket_rate_limit_requests", pegboard.envoy_websocket_rate_limit_requests),
         ("actor_create_rate_limit_requests", pegboard.actor_create_rate_limit_requests),
     ];

@@ -96,6 +96,11 @@ impl Serialize for Secret {
 pub struct Network(IpNet);
 
 impl Network {
+    /// The network itself.
+    pub fn net(self) -> IpNet {
+        self.0
+    }
+
     /// Whether `address` lies in this network. An IPv4 address in its IPv6-mapped form counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())

@@ -9,25 +9,24 @@ use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
 use gateway::{ClientStream, EnvoyLink, Tunnels};
 use http::Request;
-use http::header::SEC_WEBSOCKET_PROTOCOL;
 use hyper::body::Incoming;
 use lifecycle::actor::EnvoyKey;
 use lifecycle::envoy::is_silent;
 use protocol::envoy::{ProtocolMetadata, ToEnvoy, ToRivet, ToRivetMetadata};
+use protocol::error::close_reason;
 use protocol::limits;
 use serde_json::{Map, Value};
-use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_websockets::WebSocketStream;
 
+use super::access::{Access, AccessDenied};
 use super::error::EnvoyClose;
 use super::params::{self, ConnectParams};
 use super::storage::{StorageLanes, StorageRequest};
 use super::{events, pump, writer};
 use crate::catalog::Catalog;
 use crate::clock;
-use crate::config::Secret;
 use crate::hosts::{Connected, Host, Hosts};
 use crate::scheduler::Scheduler;
 
@@ -41,7 +40,7 @@ pub(crate) struct EnvoyContext {
     pub(crate) scheduler: Scheduler,
     pub(crate) tunnels: Tunnels,
     pub(crate) data: ActorData,
-    pub(crate) admin_token: Option<Secret>,
+    pub(crate) access: Access,
     pub(crate) ping_interval: Duration,
     /// First message of every connection.
     pub(crate) init: ProtocolMetadata,
@@ -56,9 +55,23 @@ struct Admitted {
     params: ConnectParams,
 }
 
+/// Why somebody is not taken as a host.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Access(#[from] AccessDenied),
+    #[error(transparent)]
+    Params(#[from] EnvoyClose),
+}
+
 /// Takes over a connection that is about to be upgraded. Refusals reach the host as close frames.
-pub(crate) fn accept(context: Arc<EnvoyContext>, mut request: Request<Incoming>, ray: Arc<str>) {
-    let admitted = admit(&context, &request);
+pub(crate) fn accept(
+    context: Arc<EnvoyContext>,
+    mut request: Request<Incoming>,
+    access: Result<(), AccessDenied>,
+    ray: Arc<str>,
+) {
+    let admitted = access.map_err(Refusal::from).and_then(|()| Ok(admit(&context, &request)?));
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
@@ -67,7 +80,11 @@ pub(crate) fn accept(context: Arc<EnvoyContext>, mut request: Request<Incoming>,
             Ok(admitted) => Connection::run(context, socket, admitted, &ray).await,
             Err(refusal) => {
                 tracing::warn!(%refusal, "host refused");
-                writer::close(socket, refusal, &ray).await;
+                let reason = match &refusal {
+                    Refusal::Access(denied) => close_reason(denied, &ray),
+                    Refusal::Params(wrong) => close_reason(wrong, &ray),
+                };
+                writer::refuse(socket, &reason).await;
             }
         }
     });
@@ -75,7 +92,6 @@ pub(crate) fn accept(context: Arc<EnvoyContext>, mut request: Request<Incoming>,
 
 fn admit(context: &EnvoyContext, request: &Request<Incoming>) -> Result<Admitted, EnvoyClose> {
     let params = params::parse(request.uri().query().unwrap_or_default())?;
-    check_token(context, request)?;
     let namespace = context.catalog.namespace(&params.namespace).ok_or(EnvoyClose::NamespaceNotFound)?;
     let namespace = namespace.namespace_id;
     context.catalog.pool(namespace, &params.pool_name).ok_or(EnvoyClose::NoRunnerConfig)?;
@@ -83,21 +99,6 @@ fn admit(context: &EnvoyContext, request: &Request<Incoming>) -> Result<Admitted
     let key = EnvoyKey::new(&params.envoy_key);
     let host = context.hosts.get_or_insert(namespace, &key, &params.pool_name);
     Ok(Admitted { host, params })
-}
-
-fn check_token(context: &EnvoyContext, request: &Request<Incoming>) -> Result<(), EnvoyClose> {
-    let Some(wanted) = &context.admin_token else { return Ok(()) };
-    let offered = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL);
-    let given = offered
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','))
-        .find_map(|entry| entry.trim().strip_prefix("rivet_token."))
-        .ok_or(EnvoyClose::MissingToken)?;
-    match bool::from(given.as_bytes().ct_eq(wanted.expose().as_bytes())) {
-        true => Ok(()),
-        false => Err(EnvoyClose::Forbidden),
-    }
 }
 
 struct Connection {
@@ -162,7 +163,7 @@ impl Connection {
                 () = tokio::time::sleep_until(next_ping) => {
                     let now = clock::now();
                     self.host.pinged(now);
-                    let _ = self.link.send_now(ToEnvoy::Ping { ts: now });
+                    let _ = self.link.ping(now);
                     let jitter = Duration::from_millis(rand::random::<u64>() % PING_JITTER_MS);
                     next_ping = Instant::now() + self.context.ping_interval + jitter;
                 }
@@ -202,8 +203,11 @@ impl Connection {
             }
         };
         match message {
-            ToRivet::TunnelMessage(message) => self.context.tunnels.deliver(self.host.id, self.link.session(), message),
-            ToRivet::Pong { ts } => self.host.ponged(ts),
+            ToRivet::TunnelMessage(message) => self.context.tunnels.deliver(&self.link, message),
+            ToRivet::Pong { ts } => {
+                self.link.answered(ts);
+                self.context.scheduler.host_ponged(&self.host, ts);
+            }
             ToRivet::Events(list) => events::events(&self.context.scheduler, &self.host, list).await?,
             ToRivet::AckCommands(acks) => events::command_acks(&self.context.scheduler, &self.host, acks).await?,
             ToRivet::Stopping => self.context.scheduler.host_stopping(&self.host),

@@ -12,10 +12,6 @@ pub(super) enum EnvoyClose {
     NamespaceNotFound,
     #[error("The pool has no configuration.")]
     NoRunnerConfig,
-    #[error("Missing x-rivet-token header.")]
-    MissingToken,
-    #[error("Access denied: Invalid token")]
-    Forbidden,
     #[error("Another connection with the same key has taken over.")]
     Eviction,
     #[error("No pong arrived in time.")]
@@ -34,8 +30,6 @@ impl EnvoyClose {
             Self::InvalidRequest { .. }
             | Self::NamespaceNotFound
             | Self::NoRunnerConfig
-            | Self::MissingToken
-            | Self::Forbidden
             | Self::TimedOut
             | Self::GoingAway
             | Self::Internal => 1011,
@@ -47,8 +41,6 @@ impl Coded for EnvoyClose {
     fn group(&self) -> &'static str {
         match self {
             Self::NamespaceNotFound => "namespace",
-            Self::MissingToken => "guard",
-            Self::Forbidden => "api",
             Self::InvalidRequest { .. } | Self::NoRunnerConfig | Self::Eviction | Self::TimedOut | Self::GoingAway => "ws",
             Self::Internal => "core",
         }
@@ -59,8 +51,6 @@ impl Coded for EnvoyClose {
             Self::InvalidRequest { .. } => "invalid_request",
             Self::NamespaceNotFound => "not_found",
             Self::NoRunnerConfig => "no_runner_config",
-            Self::MissingToken => "missing_header",
-            Self::Forbidden => "forbidden",
             Self::Eviction => "eviction",
             Self::TimedOut => "timed_out",
             Self::GoingAway => "going_away",
@@ -70,12 +60,10 @@ impl Coded for EnvoyClose {
 
     fn status(&self, _surface: Surface) -> u16 {
         match self {
-            Self::Forbidden => 403,
             Self::Internal => 500,
             Self::InvalidRequest { .. }
             | Self::NamespaceNotFound
             | Self::NoRunnerConfig
-            | Self::MissingToken
             | Self::Eviction
             | Self::TimedOut
             | Self::GoingAway => 400,
@@ -84,8 +72,6 @@ impl Coded for EnvoyClose {
 
     fn metadata(&self) -> Map<String, Value> {
         let pair = match self {
-            Self::MissingToken => ("header", "x-rivet-token"),
-            Self::Forbidden => ("reason", "Invalid token"),
             Self::InvalidRequest { parameter, .. } => ("parameter", *parameter),
             Self::NamespaceNotFound
             | Self::NoRunnerConfig

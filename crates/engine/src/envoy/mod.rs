@@ -3,6 +3,7 @@
 //! Two tasks per connection carry the traffic: [`connection`] reads and hands each frame on, [`writer`] drains the queue. A
 //! third one ([`pump`]) turns waiting commands and acknowledgements into messages.
 
+mod access;
 mod connection;
 mod error;
 mod events;
@@ -11,4 +12,5 @@ mod pump;
 mod storage;
 mod writer;
 
+pub(crate) use access::Access;
 pub(crate) use connection::{EnvoyContext, accept};

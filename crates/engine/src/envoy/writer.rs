@@ -71,9 +71,10 @@ pub(super) async fn finish(mut writer: JoinHandle<()>) {
 }
 
 /// Refuses a connection that was just opened.
-pub(super) async fn close(mut socket: Socket, why: EnvoyClose, ray: &str) {
+pub(super) async fn refuse(mut socket: Socket, reason: &str) {
+    let refusal = Message::close(Some(CloseCode::INTERNAL_SERVER_ERROR), reason);
     let handshake = async {
-        socket.send(close_message(why, ray)).await?;
+        socket.send(refusal).await?;
         socket.close().await
     };
     // A host that does not answer is dropped.

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use actor_data::ActorData;
-use gateway::Tunnels;
+use gateway::HostId;
 use lifecycle::actor::{Command, Phase, StopReason, StopWish};
-use store::{Scan, Store};
+use protocol::id::ActorId;
+use store::Scan;
 
-use super::{Scheduler, SchedulerConfig};
-use crate::catalog::Catalog;
+use super::{Parts, Scheduler, SchedulerConfig};
 use crate::error::StartError;
-use crate::hosts::{Hosts, PendingCommand};
+use crate::hosts::PendingCommand;
 use crate::records::actor::{self, StoredActor};
 use crate::records::actor_index;
 
@@ -19,15 +18,8 @@ const CHUNK: usize = 256;
 
 /// Makes the scheduler and loads every actor that is not asleep. Their hosts count as out of touch since now: they have the
 /// usual time to reconnect.
-pub(crate) async fn load(
-    config: SchedulerConfig,
-    store: Store,
-    data: ActorData,
-    catalog: Catalog,
-    hosts: Hosts,
-    tunnels: Tunnels,
-) -> Result<Scheduler, StartError> {
-    let scheduler = Scheduler::new(config, store, data, catalog, hosts, tunnels);
+pub(crate) async fn load(config: SchedulerConfig, parts: Parts) -> Result<Scheduler, StartError> {
+    let scheduler = Scheduler::new(config, parts);
     let (start, end) = actor_index::all_active();
     let rows = scheduler.0.store.scan(Scan { max_bytes: usize::MAX, ..Scan::range(start, end) }).await?;
     for chunk in rows.chunks(CHUNK) {
@@ -39,6 +31,8 @@ pub(crate) async fn load(
             }
         }
     }
+    scheduler.0.sockets.load(|actor| scheduler.hosted_by(actor)).await?;
+    forget_sockets_of_nobody(&scheduler).await?;
     for host in scheduler.0.hosts.all() {
         host.restart_absence();
         scheduler.watch_for_loss(host);
@@ -50,7 +44,28 @@ pub(crate) async fn load(
     Ok(scheduler)
 }
 
+/// Sockets of actors that were destroyed right before the previous process ended are of no use to anybody.
+async fn forget_sockets_of_nobody(scheduler: &Scheduler) -> Result<(), StartError> {
+    for ids in scheduler.0.sockets.sleepers().chunks(CHUNK) {
+        let values = scheduler.0.store.get(ids.iter().map(|id| actor::key(*id)).collect()).await?;
+        for (id, value) in ids.iter().zip(values) {
+            let stored = value.map(|value| actor::parse(*id, value)).transpose()?;
+            if stored.is_none_or(|stored| stored.record.is_destroyed()) {
+                scheduler.0.sockets.actor_destroyed(*id);
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Scheduler {
+    /// The host that an actor has been given to.
+    fn hosted_by(&self, actor: ActorId) -> Option<HostId> {
+        let cell = self.0.cells.lock().get(&actor).cloned()?;
+        let stored = cell.stored()?;
+        self.0.hosts.get(stored.record.identity.namespace_id, stored.record.host()?).map(|host| host.id)
+    }
+
     fn adopt(&self, stored: Arc<StoredActor>) {
         let record = &stored.record;
         let actor = record.identity.actor_id;

@@ -86,7 +86,7 @@ impl Scheduler {
             let identity = &stored.record.identity;
             self.0.keys.insert(epoch, identity.namespace_id, &identity.name, key, identity.actor_id);
         }
-        self.perform(cell, &unborn, stored.clone(), first.commands, false);
+        self.perform(cell, &unborn, stored.clone(), first.commands, None);
         Ok(Created::New(stored))
     }
 
@@ -138,13 +138,22 @@ fn check(new: &NewActor) -> Result<(), ApiError> {
         if key.is_empty() {
             return Err(ApiError::EmptyKey);
         }
-        if key.len() > limits::ACTOR_KEY_MAX_BYTES {
-            let end = key.floor_char_boundary(limits::ACTOR_KEY_MAX_BYTES);
-            return Err(ApiError::KeyTooLarge { max_size: limits::ACTOR_KEY_MAX_BYTES, key_preview: key[..end].to_owned() });
+        check_size(key, limits::ACTOR_KEY_MAX_BYTES)?;
+        for component in protocol::key::parse(key) {
+            check_size(&component, limits::ACTOR_KEY_COMPONENT_MAX_BYTES)?;
         }
     }
     if new.input.as_ref().is_some_and(|input| input.len() > limits::ACTOR_INPUT_MAX_BYTES) {
         return Err(ApiError::InputTooLarge { max_size: limits::ACTOR_INPUT_MAX_BYTES });
     }
     Ok(())
+}
+
+/// Limits a key, or a component of one (`spec/gateway.md` 6.3).
+fn check_size(text: &str, max_size: usize) -> Result<(), ApiError> {
+    if text.len() <= max_size {
+        return Ok(());
+    }
+    let key_preview = text[..text.floor_char_boundary(max_size)].to_owned();
+    Err(ApiError::KeyTooLarge { max_size, key_preview })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::EnvoyLink;
+use gateway::{EnvoyLink, SocketId};
 use lifecycle::actor::{Identity, Input};
 use lifecycle::envoy::{Link, lost_at};
 use lifecycle::eviction;
@@ -29,9 +29,10 @@ pub(crate) struct StartConfig {
 impl Scheduler {
     /// A host has connected: its actors can be reached over the new connection, and those that wait for a host get one.
     pub(crate) fn host_connected(&self, host: &Arc<Host>, connected: Connected) {
-        let (pool, version) = (connected.pool.clone(), connected.version);
+        let (pool, version, link) = (connected.pool.clone(), connected.version, connected.link.clone());
         let replaced = host.connect(connected);
         self.republish(host);
+        self.0.sockets.host_connected(&link);
         if let Some(replaced) = replaced {
             self.0.tunnels.link_lost(&replaced);
             replaced.replace();
@@ -64,11 +65,18 @@ impl Scheduler {
             tokio::time::sleep(Duration::from_millis(wait_ms as u64)).await;
             // A reconnect in between, even if it was lost again, has its own watch.
             if host.link_state() == link {
+                scheduler.0.sockets.host_lost(host.id, |actor| host.generation_of(actor).is_some());
                 for (actor, _generation) in host.assigned() {
                     scheduler.post(actor, Input::HostLost { host: host.key.clone() });
                 }
             }
         });
+    }
+
+    /// A host has answered a ping that was sent at a time.
+    pub(crate) fn host_ponged(&self, host: &Host, pinged_ts: lifecycle::Ts) {
+        host.ponged(pinged_ts);
+        self.0.sockets.host_ponged(host.id, pinged_ts);
     }
 
     /// A host shuts down: it gets no new actors, and those it has move at the pool's pace.
@@ -132,6 +140,7 @@ impl Scheduler {
             match host.link_state() {
                 Link::Down { since_ts } if now - since_ts > LOST_HOST_RETENTION_MS => {
                     self.0.hosts.forget_if_unused(&host);
+                    self.0.sockets.host_lost(host.id, |actor| host.generation_of(actor).is_some());
                 }
                 Link::Up { .. } | Link::Down { .. } => {}
             }
@@ -147,7 +156,10 @@ impl Scheduler {
             true => self.0.store.get(vec![actor::input_key(actor)]).await?.pop().flatten(),
             false => None,
         };
-        let hibernating_requests = self.0.tunnels.hibernating_requests(actor);
+        let mut hibernating_requests = self.0.tunnels.hibernating_requests(actor);
+        for SocketId { gateway_id, request_id } in self.0.sockets.remembered(actor) {
+            hibernating_requests.push(HibernatingRequest { gateway_id, request_id });
+        }
         Ok(Some(StartConfig { identity: stored.record.identity.clone(), input, hibernating_requests }))
     }
 }

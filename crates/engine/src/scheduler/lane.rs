@@ -67,7 +67,7 @@ fn refuse(work: VecDeque<Work>, lookup: Lookup) {
 async fn process(scheduler: &Scheduler, cell: &Arc<ActorCell>, work: VecDeque<Work>, stored: Arc<StoredActor>) {
     let mut next = stored.record.clone();
     let mut commands = Vec::new();
-    let mut ended = false;
+    let mut ended = None;
     let mut inputs = Vec::with_capacity(work.len());
     for one in work {
         match one {
@@ -75,7 +75,9 @@ async fn process(scheduler: &Scheduler, cell: &Arc<ActorCell>, work: VecDeque<Wo
             Work::Input(input) => {
                 let before = (next.generation, next.host().cloned());
                 next = decide(scheduler, next, &input, &mut commands);
-                ended |= before.1.is_some() && (next.generation, next.host().cloned()) != before;
+                if before.1.is_some() && (next.generation, next.host().cloned()) != before {
+                    ended = Some(before.0);
+                }
                 inputs.push(input);
             }
         }
@@ -132,18 +134,20 @@ async fn make_durable(scheduler: &Scheduler, before: &StoredActor, after: &Store
 }
 
 impl Scheduler {
-    /// Does what follows from a durable step. Everything here can be repeated: a crash may come at any point.
+    /// Does what follows from a durable step. Everything here can be repeated: a crash may come at any point. `ended`: the
+    /// last generation that is over with this step.
     pub(super) fn perform(
         &self,
         cell: &ActorCell,
         before: &ActorRecord,
         after: Arc<StoredActor>,
         commands: Vec<CommandToHost>,
-        ended: bool,
+        ended: Option<u32>,
     ) {
         let record = &after.record;
         let actor = cell.id;
-        if before.host() != record.host() || before.generation != record.generation {
+        let moved = before.host() != record.host() || before.generation != record.generation;
+        if moved {
             if let Some(old) = before.host().and_then(|old| self.0.hosts.get(record.identity.namespace_id, old)) {
                 old.unassign(actor, before.generation);
             }
@@ -165,10 +169,11 @@ impl Scheduler {
         }
         // Whoever waits must ask again, or would wait in vain: nobody looks for a host any more.
         let gave_up = matches!(before.phase, Phase::Reallocating { .. }) && matches!(record.phase, Phase::Sleeping);
-        self.publish(cell, after.clone(), ended || gave_up);
-        if ended {
-            self.0.tunnels.generation_ended(actor);
+        self.publish(cell, after.clone(), ended.is_some() || gave_up);
+        if let Some(generation) = ended {
+            self.0.tunnels.generation_ended(actor, generation);
         }
+        self.tell_of_place(record, moved);
         for command in commands {
             let host = self.0.hosts.get_or_insert(record.identity.namespace_id, &command.host, &record.identity.pool);
             host.queue_command(PendingCommand {
@@ -179,9 +184,22 @@ impl Scheduler {
             });
         }
         if destroyed {
+            self.0.sockets.actor_destroyed(actor);
             self.reclaim(actor);
         }
         self.catch_up(before, record);
+    }
+
+    /// Lets those who care for sockets know where an actor is; `moved`: since just now.
+    fn tell_of_place(&self, record: &ActorRecord, moved: bool) {
+        let Some(host) = self.host_of(record) else { return };
+        let actor = record.identity.actor_id;
+        if moved {
+            self.0.tunnels.generation_placed(actor, record.generation, host.id);
+        }
+        if matches!(record.phase, Phase::Running { .. }) {
+            self.0.sockets.actor_runs(actor, host.id, host.link().as_ref());
+        }
     }
 
     /// Makes up for what changed while a step was being stored. A host looks for actors that wait only when it connects, and

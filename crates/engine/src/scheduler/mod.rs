@@ -32,6 +32,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::catalog::Catalog;
 use crate::error::ApiError;
 use crate::hosts::Hosts;
+use crate::sockets::OpenSockets;
 use admission::CreationLimit;
 use cell::{ActorCell, Enter, Lookup};
 use key_cache::KeyCache;
@@ -56,6 +57,16 @@ pub(crate) struct SchedulerConfig {
     pub(crate) creation_drip: Duration,
 }
 
+/// What the scheduler works with.
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) data: ActorData,
+    pub(crate) catalog: Catalog,
+    pub(crate) hosts: Hosts,
+    pub(crate) tunnels: Tunnels,
+    pub(crate) sockets: OpenSockets,
+}
+
 /// The scheduler; clone freely.
 #[derive(Clone)]
 pub(crate) struct Scheduler(Arc<Shared>);
@@ -67,6 +78,7 @@ struct Shared {
     catalog: Catalog,
     hosts: Hosts,
     tunnels: Tunnels,
+    sockets: OpenSockets,
     cells: Mutex<HashMap<ActorId, Arc<ActorCell>>>,
     /// Actors that wait for a host, so that a new one finds them.
     waiting_for_host: Mutex<HashSet<ActorId>>,
@@ -80,8 +92,9 @@ struct Shared {
 }
 
 impl Scheduler {
-    fn new(config: SchedulerConfig, store: Store, data: ActorData, catalog: Catalog, hosts: Hosts, tunnels: Tunnels) -> Self {
+    fn new(config: SchedulerConfig, parts: Parts) -> Self {
         let creation_limit = CreationLimit::new(config.creation_burst, config.creation_drip);
+        let Parts { store, data, catalog, hosts, tunnels, sockets } = parts;
         Self(Arc::new(Shared {
             config,
             store,
@@ -89,6 +102,7 @@ impl Scheduler {
             catalog,
             hosts,
             tunnels,
+            sockets,
             cells: Mutex::default(),
             waiting_for_host: Mutex::default(),
             timers: Timers::default(),

@@ -448,6 +448,7 @@ async fn an_actor_that_never_gets_ready_is_woken_nine_times() {
     let (run, _) = envoy.expect_start().await;
     envoy.crashed(&run, "boom");
     engine.asleep(&actor).await;
+    let began = Instant::now();
     let answer = engine.request(&actor);
     let mut starts = 0;
     while !answer.is_finished() {
@@ -457,6 +458,7 @@ async fn an_actor_that_never_gets_ready_is_woken_nine_times() {
         }
     }
     assert_eq!(starts, 9);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let answer = answer.await.unwrap();
     assert_eq!(answer.error(), (503, "guard.actor_wake_retries_exceeded".to_owned()));
     let expected = json!({ "actor_id": actor, "reason": "actor_stopped_before_ready", "wake_retries": 8 });

@@ -3,16 +3,26 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is a failed test")]
 
+mod addressing;
+mod admission;
 mod api;
 mod bad_input;
 mod churn;
 mod creation;
 mod drain;
+mod fault_placement;
+mod fault_sockets;
+mod faults;
 mod gateway_http;
 mod gateway_upload;
+mod gateway_websocket;
 mod handshake;
 mod lifecycle;
+mod listener;
 mod loss;
+mod metrics;
 mod process;
 mod races;
 mod scene;
+mod shutdown;
+mod sockets;

@@ -76,7 +76,8 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    fn terminate(&self) {
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
         let signalled = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(signalled.success());
     }
@@ -90,7 +91,7 @@ impl Drop for Process {
     }
 }
 
-fn on(folder: &Path) -> (Process, SocketAddr) {
+pub(crate) fn on(folder: &Path) -> (Process, SocketAddr) {
     Process::start_and_listen(&[("RIVET__FILE_SYSTEM__PATH", folder.to_str().unwrap())])
 }
 

@@ -147,12 +147,40 @@ impl TestEngine {
         tokio::spawn(client::send(self.address(), request))
     }
 
+    /// What the metrics port answers, to a caller with this token.
+    pub(crate) async fn scrape(&self, token: Option<&str>) -> Answer {
+        let mut request = Request::builder().uri("/metrics");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        client::send(self.engine.metrics_address(), request.body(Full::default()).unwrap()).await
+    }
+
+    /// A metric's value, summed over its labels.
+    ///
+    /// # Panics
+    /// When there is none of that name: a misspelt one would always be zero.
+    pub(crate) async fn metric(&self, name: &str) -> i64 {
+        metric_in(&self.scrape(None).await.text(), name)
+    }
+
     /// Keys of the hosts that the API lists.
     pub(crate) async fn listed_hosts(&self) -> Vec<String> {
         let answer = self.get("/envoys?namespace=default").await;
         let envoys = answer.json()["envoys"].as_array().unwrap().clone();
         envoys.iter().map(|envoy| envoy["envoy_key"].as_str().unwrap().to_owned()).collect()
     }
+}
+
+/// A metric's value in a scrape, summed over its labels.
+///
+/// # Panics
+/// As [`TestEngine::metric`].
+pub(crate) fn metric_in(scrape: &str, name: &str) -> i64 {
+    let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+    let values: Vec<i64> = scrape.lines().filter(is_it).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(!values.is_empty(), "no metric is called {name}: {scrape}");
+    values.iter().sum()
 }
 
 async fn run(settings: &Value, folder: &Path) -> Engine {

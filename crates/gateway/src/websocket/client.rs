@@ -1,37 +1,71 @@
 //! The client's end of a WebSocket session.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use protocol::error::cut_close_reason;
+use protocol::limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
-use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_websockets::proto::ProtocolError;
+use tokio_websockets::{CloseCode, Error, Message};
 
-use super::close::{ClientClose, PROTOCOL_ERROR, TOO_BIG};
-use crate::config::CLOSE_HANDSHAKE_TIMEOUT;
+use super::close::{ClientClose, End, INVALID_TEXT, PROTOCOL_ERROR, TOO_BIG};
+use super::keepalive::{Keepalive, Look, Throttle};
+use super::wire::Wire;
+use crate::admission::Slot;
+use crate::config::{CLOSE_HANDSHAKE_TIMEOUT, GatewayConfig};
+use crate::error::GatewayError;
 use crate::io::ClientStream;
+use crate::metrics::{OpenSocket, Traffic};
 
-const DISCARD_BUFFER_BYTES: usize = 64 * protocol::limits::KIB;
+/// A codec that was taken out for a message is put away after this long, if nothing has come behind the message. So the codecs
+/// of a socket that talks all the time are not worth mentioning, and many sockets that were opened at once have few.
+const CODEC_REST_DELAY: Duration = Duration::from_millis(100);
+const DISCARD_BUFFER_BYTES: usize = 64 * limits::KIB;
+/// A client that takes fewer bytes than this in each span of the send timeout counts as gone, in bytes. About what the
+/// slowest mobile connection does in a second.
+const SEND_PROGRESS_MIN_BYTES: u64 = 4 * limits::KIB as u64;
 
 /// A client's socket.
 pub(super) struct Client {
-    socket: WebSocketStream<ClientStream>,
+    wire: Wire,
+    /// The codec can be put away as soon as no message is ready.
+    drowsy: bool,
     send_timeout: Duration,
+    /// What it sent before the session began.
+    early: VecDeque<FromClient>,
+    keepalive: Keepalive,
+    /// When the keepalive takes its next look.
+    look_at: Instant,
+    /// Rings then, or earlier, when the codec should be put away.
+    alarm: Pin<Box<Sleep>>,
+    throttle: Option<Throttle>,
     /// The client's own close frame, to be echoed.
     received_close: Option<Bytes>,
-    /// It sent something that it must not send, so it is told at the end.
-    broke_rules: Option<ClientClose>,
+    /// It broke a rule, or does not answer, so it is told at the end.
+    refusal: Option<ClientClose>,
+    /// Its place among the client's open requests.
+    slot: Slot,
+    /// Its place in the metrics.
+    pub(super) open: OpenSocket,
+    ray: Arc<str>,
 }
 
 /// What a client does.
+#[derive(Debug)]
 pub(super) enum FromClient {
     /// It sent a message.
     Message { data: Bytes, binary: bool },
     /// It closed the socket.
     Close { code: Option<u16>, reason: String },
-    /// Its connection broke, or it broke the protocol.
+    /// Its connection broke, or it broke the protocol, or it has not answered a ping in time.
     Gone,
 }
 
@@ -39,26 +73,110 @@ pub(super) enum FromClient {
 pub(super) struct ClientGone;
 
 impl Client {
-    pub(super) fn new(socket: WebSocketStream<ClientStream>, send_timeout: Duration) -> Self {
-        Self { socket, send_timeout, received_close: None, broke_rules: None }
+    pub(super) fn new(stream: ClientStream, config: &GatewayConfig, ray: Arc<str>, open: OpenSocket) -> Self {
+        let keepalive = Keepalive::new(config.websocket_ping_timeout);
+        let look_at = Instant::now() + keepalive.rest();
+        let rate = config.websocket_message_rate;
+        Self {
+            wire: Wire::new(stream, config.websocket_message_max_bytes as usize),
+            drowsy: false,
+            send_timeout: config.websocket_send_timeout,
+            early: VecDeque::new(),
+            keepalive,
+            look_at,
+            alarm: Box::pin(sleep_until(look_at)),
+            throttle: rate.map(|rate| Throttle::new(rate.burst, rate.interval, Instant::now())),
+            received_close: None,
+            refusal: None,
+            slot: Slot::default(),
+            open,
+            ray,
+        }
+    }
+
+    /// Keeps a slot until the client ends the socket, or else as long as the socket lives.
+    pub(super) fn holding(self, slot: Slot) -> Self {
+        Self { slot, ..self }
     }
 
     /// What the client does next. Cancel-safe. Pings are answered on the way.
     pub(super) async fn next(&mut self) -> FromClient {
+        let next = match self.early.pop_front() {
+            Some(early) => early,
+            None => {
+                // There will be no more of them.
+                self.early = VecDeque::new();
+                self.read().await
+            }
+        };
+        if !matches!(next, FromClient::Message { .. }) {
+            // What is left to be done after a client has gone can take a while, and is not its doing.
+            self.slot = Slot::default();
+        }
+        next
+    }
+
+    /// Ends when the client leaves, while nobody can take its messages yet. Cancel-safe. Some of them are read meanwhile and
+    /// kept for [`Self::next`], because a close may come behind them; the others stay in the socket, and so may the close.
+    /// A client that has said something and then closes in good order has not left: its messages are to be delivered.
+    pub(super) async fn left(&mut self) -> End {
+        self.wire.stream_mut().read_at_most(Some(limits::WEBSOCKET_EARLY_MAX_BYTES));
         loop {
-            let message = match self.socket.next().await {
-                Some(Ok(message)) => message,
-                Some(Err(Error::PayloadTooLong { max_len, .. })) => {
-                    let reason = format!("message exceeds the maximum size of {max_len} bytes");
-                    self.broke_rules = Some(ClientClose { code: TOO_BIG, reason });
-                    return FromClient::Gone;
+            match self.read().await {
+                FromClient::Close { code, reason } if self.early.is_empty() => return End::by_client(code, &reason),
+                FromClient::Gone => return End::client_vanished(),
+                message @ FromClient::Message { .. } => self.early.push_back(message),
+                close @ FromClient::Close { .. } => {
+                    self.early.push_back(close);
+                    return std::future::pending().await;
                 }
-                Some(Err(Error::Protocol(error))) => {
-                    self.broke_rules = Some(ClientClose { code: PROTOCOL_ERROR, reason: error.to_string() });
-                    return FromClient::Gone;
+            }
+        }
+    }
+
+    /// From now on somebody takes the messages.
+    pub(super) fn is_taken(&mut self) {
+        self.wire.stream_mut().read_at_most(None);
+    }
+
+    /// Little is to be expected of this client for a while.
+    pub(super) fn doze(&mut self) {
+        self.drowsy = true;
+    }
+
+    async fn read(&mut self) -> FromClient {
+        loop {
+            if let Some(throttle) = &self.throttle {
+                sleep_until(throttle.free_at()).await;
+            }
+            let was_resting = self.wire.is_resting();
+            let received = tokio::select! {
+                // What has come counts before silence is judged.
+                biased;
+                received = self.wire.next() => received,
+                () = std::future::ready(()), if self.drowsy => {
+                    self.drowsy = false;
+                    self.wire.rest();
+                    continue;
                 }
-                Some(Err(_)) | None => return FromClient::Gone,
+                () = self.alarm.as_mut() => {
+                    match self.look_if_due().await {
+                        Ok(()) => continue,
+                        Err(ClientGone) => return FromClient::Gone,
+                    }
+                }
             };
+            if was_resting {
+                self.alarm.as_mut().reset(self.look_at.min(Instant::now() + CODEC_REST_DELAY));
+            }
+            let message = match received {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return self.broken(error),
+                None => return FromClient::Gone,
+            };
+            if let Some(throttle) = &mut self.throttle {
+                throttle.take(Instant::now());
+            }
             if message.is_ping() {
                 // The codec has queued the pong. Without this a client that pings and never reads would fill the queue.
                 if self.flush().await.is_err() {
@@ -67,6 +185,8 @@ impl Client {
                 continue;
             }
             if message.is_pong() {
+                // Nothing else is to be expected of a client that had to be asked.
+                self.drowsy = self.flush().await.is_ok();
                 continue;
             }
             if let Some((code, reason)) = message.as_close() {
@@ -76,57 +196,136 @@ impl Client {
                 return close;
             }
             let binary = message.is_binary();
-            return FromClient::Message { data: Bytes::from(message.into_payload()), binary };
+            let data = Bytes::from(message.into_payload());
+            self.open.message(Traffic::Ingress, data.len());
+            return FromClient::Message { data, binary };
         }
     }
 
-    /// Queues a message; it is written at the next flush, or when enough has gathered.
+    fn broken(&mut self, error: Error) -> FromClient {
+        if let Error::PayloadTooLong { max_len, .. } = error {
+            let reason = format!("message exceeds the maximum size of {max_len} bytes");
+            self.refusal = Some(ClientClose { code: TOO_BIG, reason });
+        } else if let Error::Protocol(error) = error {
+            let code = if matches!(error, ProtocolError::InvalidUtf8) { INVALID_TEXT } else { PROTOCOL_ERROR };
+            self.refusal = Some(ClientClose { code, reason: error.to_string() });
+        }
+        FromClient::Gone
+    }
+
+    /// The alarm has rung. If this is cancelled on its way, it rings again.
+    async fn look_if_due(&mut self) -> Result<(), ClientGone> {
+        if Instant::now() >= self.look_at {
+            self.look().await?;
+        }
+        self.alarm.as_mut().reset(self.look_at);
+        self.drowsy = true;
+        Ok(())
+    }
+
+    /// Sees whether the client is still there, and asks it if there is no sign of that.
+    async fn look(&mut self) -> Result<(), ClientGone> {
+        let stream = self.wire.stream();
+        // What it sends cannot be seen while it is not read.
+        let look = if stream.is_held_back() { Look::Alive } else { self.keepalive.look(stream.received()) };
+        match look {
+            Look::Alive => {}
+            Look::Gone => {
+                self.refusal = End::failed(&GatewayError::WebSocketPingTimeout, &self.ray).client;
+                return Err(ClientGone);
+            }
+            Look::Ask => {
+                self.ready().await?;
+                self.wire.start_send(Message::ping(Bytes::new())).map_err(|_| ClientGone)?;
+                self.keepalive.asked();
+            }
+        }
+        self.look_at = Instant::now() + self.keepalive.rest();
+        self.flush().await
+    }
+
+    /// Queues a message; it is written at the next flush, or when enough has gathered. One for a client that has closed
+    /// meanwhile is dropped: what it said before is still being delivered.
     pub(super) async fn feed(&mut self, data: Bytes, binary: bool) -> Result<(), ClientGone> {
+        if self.received_close.is_some() {
+            return Ok(());
+        }
+        self.open.message(Traffic::Egress, data.len());
         let message = match (binary, std::str::from_utf8(&data)) {
             (true, _) => Message::binary(data),
             (false, Ok(_)) => Message::text(data),
             (false, Err(_)) => Message::text(String::from_utf8_lossy(&data).into_owned()),
         };
-        let sent = timeout(self.send_timeout, self.socket.feed(message)).await;
-        flatten(sent)
+        // A codec that is needed for writing alone is put away again at once.
+        self.drowsy |= self.wire.is_resting();
+        self.ready().await?;
+        self.wire.start_send(message).map_err(|_| ClientGone)
     }
 
     /// Writes what was queued.
     pub(super) async fn flush(&mut self) -> Result<(), ClientGone> {
-        let flushed = timeout(self.send_timeout, self.socket.flush()).await;
-        flatten(flushed)
+        if self.received_close.is_some() {
+            return Ok(());
+        }
+        self.while_it_takes_bytes(Wire::poll_flush).await
     }
 
+    async fn ready(&mut self) -> Result<(), ClientGone> {
+        self.while_it_takes_bytes(Wire::poll_ready).await
+    }
+
+    /// Waits for the client to take bytes, for as long as it takes some in each span of the send timeout: a large message on
+    /// a slow line needs longer than that, and is no reason to cut the line.
+    async fn while_it_takes_bytes(
+        &mut self,
+        poll: fn(&mut Wire, &mut Context<'_>) -> Poll<Result<(), Error>>,
+    ) -> Result<(), ClientGone> {
+        loop {
+            let sent = self.wire.stream().sent();
+            let polled = poll_fn(|cx| poll(&mut self.wire, cx));
+            match timeout(self.send_timeout, polled).await {
+                Ok(done) => return done.map_err(|_| ClientGone),
+                Err(_) if self.wire.stream().sent() - sent >= SEND_PROGRESS_MIN_BYTES => {}
+                Err(_) => return Err(ClientGone),
+            }
+        }
+    }
+}
+
+impl Client {
     /// Sends a close frame and waits a moment for the client's own.
     pub(super) async fn close(mut self, close: Option<ClientClose>) {
-        if let Some(refusal) = self.broke_rules.take() {
+        self.is_taken();
+        if let Some(refusal) = self.refusal.take() {
             return self.refuse(refusal).await;
         }
-        let Some(close) = close else {
+        // A client that has closed already hears its own close.
+        if self.received_close.is_some() {
             return self.echo_close().await;
-        };
+        }
+        let Some(close) = close else { return };
         let code = CloseCode::try_from(close.code).unwrap_or(CloseCode::INTERNAL_SERVER_ERROR);
         let handshake = async {
-            self.socket.send(Message::close(Some(code), &close.reason)).await?;
-            while self.socket.next().await.transpose()?.is_some() {}
+            let socket = self.wire.codec();
+            socket.send(Message::close(Some(code), &close.reason)).await?;
+            while socket.next().await.transpose()?.is_some() {}
             Ok::<(), Error>(())
         };
         // A client that does not answer is dropped.
         let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, handshake).await;
     }
-}
 
-impl Client {
     /// Tells a client which rule it broke. What it is still sending is read and thrown away for a moment: closing on unread
     /// data would cut the connection before the client has seen the frame.
     async fn refuse(mut self, refusal: ClientClose) {
         let code = CloseCode::try_from(refusal.code).unwrap_or(CloseCode::PROTOCOL_ERROR);
         let refused = async {
             // For most faults the codec has queued a close frame already and takes no second one.
-            let _ = self.socket.feed(Message::close(Some(code), &cut_close_reason(refusal.reason))).await;
-            self.socket.flush().await?;
+            let socket = self.wire.codec();
+            let _ = socket.feed(Message::close(Some(code), &cut_close_reason(refusal.reason))).await;
+            socket.flush().await?;
             let mut discarded = vec![0; DISCARD_BUFFER_BYTES];
-            while self.socket.get_mut().read(&mut discarded).await? > 0 {}
+            while socket.get_mut().read(&mut discarded).await? > 0 {}
             Ok::<(), Error>(())
         };
         let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, refused).await;
@@ -138,19 +337,12 @@ impl Client {
         let Some(payload) = self.received_close.take() else { return };
         // RFC 6455, 5.2: final frame, opcode 8, no mask; a control frame's payload is at most 125 bytes.
         let frame = [&[0x88, payload.len() as u8], payload.as_ref()].concat();
-        let stream = self.socket.get_mut();
+        let stream = self.wire.stream_mut();
         let echoed = async {
             stream.write_all(&frame).await?;
             stream.shutdown().await
         };
         // A client that does not take it is dropped.
         let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, echoed).await;
-    }
-}
-
-fn flatten(sent: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Result<(), ClientGone> {
-    match sent {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(ClientGone),
     }
 }

@@ -26,21 +26,23 @@ impl Farewell {
     /// when the host counts as lost; `limit` bounds the wait in any case.
     pub(super) async fn deliver(mut self, close: ToEnvoyTunnelMessageKind, limit: Duration, ray: &str) {
         if timeout(limit, self.wait_and_tell(close)).await.is_err() {
-            tracing::warn!(actor_id = %self.watched.actor, ray, "an actor could not be told that a client has left");
+            let request_id = self.tunnel.request_id();
+            tracing::warn!(actor_id = %self.watched.actor, %request_id, ray, "an actor could not be told that a client has left");
         }
     }
 
     async fn wait_and_tell(&mut self, close: ToEnvoyTunnelMessageKind) {
         loop {
             match self.watched.view().readiness {
-                Readiness::Ready { generation, link: Some(link) } if generation == self.generation && !link.is_closed() => {
-                    self.tunnel.rebind(link);
-                    if self.tell(&close).await {
+                Readiness::Ready { generation, link: Some(link) } | Readiness::Hosted { generation, link: Some(link) }
+                    if generation == self.generation && !link.is_closed() =>
+                {
+                    if self.tunnel.rebind(link, generation).is_ok() && self.tell(&close).await {
                         return;
                     }
                 }
-                Readiness::Ready { generation, .. } if generation == self.generation => {}
-                Readiness::Ready { .. } | Readiness::NotReady | Readiness::Destroyed => return,
+                Readiness::Ready { generation, .. } | Readiness::Hosted { generation, .. } if generation == self.generation => {}
+                Readiness::Ready { .. } | Readiness::Hosted { .. } | Readiness::NotReady | Readiness::Destroyed => return,
             }
             tokio::select! {
                 view = self.watched.next_view() => if view.is_none() { return },

@@ -1,176 +1,229 @@
 //! Keeps a client's socket open while its actor sleeps (`spec/gateway.md` 17.4).
+//!
+//! The client is heard all the time: what it sends is kept under the next indices, and its leave is answered at once. The
+//! first thing it does wakes the actor. When the next generation has restored the socket, everything that is kept is sent.
+
+use std::pin::pin;
 
 use protocol::envoy::ToRivetTunnelMessageKind;
 use tokio::time::{Instant, timeout_at};
 
-use super::client::FromClient;
+use super::client::{Client, FromClient};
 use super::close::End;
+use super::pending::Pending;
 use super::session::Session;
 use crate::config::RESTORE_GRACE;
 use crate::directory::{Directory, Readiness};
 use crate::error::GatewayError;
 use crate::handler::Shared;
 use crate::link::SessionId;
-use crate::tunnel::FromActor;
+use crate::ready::{Route, WaitFor, Watched};
+use crate::tunnel::{FromActor, Tunnel};
 
-/// The actor runs again and has taken the socket back.
-pub(super) struct Resumed {
-    pub(super) generation: u32,
-    /// Whether the connection to its host is up.
-    pub(super) link_up: bool,
+/// Waits until the actor runs again and has what its client has said meanwhile, waking it when the client does something.
+pub(super) async fn wait<D: Directory>(shared: &Shared<D>, session: &mut Session<'_>) -> Result<(), End> {
+    let Session { client, watched, tunnel, pending, generation, ray, .. } = session;
+    let mut sleeper = Sleeper { client, tunnel, pending, ray, reached: None, restored: false, left: None };
+    // What is needed only for the wake is boxed: it takes no room while the actor sleeps.
+    let woken = match sleeper.sleep(watched, *generation).await {
+        Ok(()) => Box::pin(sleeper.wake(shared, watched, *generation)).await,
+        Err(end) => Err(end),
+    };
+    let Sleeper { reached, left, .. } = sleeper;
+    // Whoever ends the socket from here on tells the new generation, or nobody: the old one has forgotten it.
+    session.moved_to(reached);
+    match (woken, left) {
+        (Ok(()), left) => {
+            Box::pin(session.resume()).await;
+            // If the client has left, the actor is told of that behind what the client had said.
+            left.map_or(Ok(()), Err)
+        }
+        (Err(end), None) => Err(end),
+        (Err(end), Some(left)) => Err(End { host: end.host, ..left }),
+    }
 }
 
-/// Why a sleeping actor is wanted.
-enum WakeReason {
-    /// A message waits, or the actor woke by itself.
-    Messages,
-    /// The client left: the actor is woken to be told.
-    ClientLeft(End),
+/// A socket without its actor.
+struct Sleeper<'s> {
+    client: &'s mut Client,
+    tunnel: &'s mut Tunnel,
+    pending: &'s mut Pending,
+    ray: &'s str,
+    /// The generation that the tunnel leads to now, if it is a new one.
+    reached: Option<u32>,
+    /// The generation that was placed last has taken the socket back.
+    restored: bool,
+    /// The client has left, and the actor is woken to be told.
+    left: Option<End>,
 }
 
-/// What the actor's side says while the socket hibernates.
+enum Event {
+    Client(FromClient),
+    Actor(FromActor),
+}
+
+/// What an event means for the wait.
 enum Heard {
-    /// A generation has restored the socket.
-    Restored,
     /// A generation has ended.
     Ended,
     /// This connection has ended.
     LinkLost(SessionId),
-    /// Nothing that matters here.
-    Nothing,
+    /// Nothing, beyond what the sleeper remembers.
+    Noted,
 }
 
-/// Waits until the actor runs again, waking it when the client does something.
-pub(super) async fn wait<D: Directory>(shared: &Shared<D>, session: &mut Session<'_>) -> Result<Resumed, End> {
-    session.tunnel.accept_any_host();
-    let mut restored = false;
-    let reason = match session.pending.is_empty() {
-        true => idle(session, &mut restored).await?,
-        false => WakeReason::Messages,
-    };
-    let resumed = match (resume(shared, session, restored).await, reason) {
-        (Ok(resumed), WakeReason::Messages) => resumed,
-        // The actor runs, and is told of the leave; its connection state says how.
-        (Ok(resumed), WakeReason::ClientLeft(end)) => {
-            session.resumed(&resumed);
-            session.resend_pending().await;
-            return Err(end);
-        }
-        (Err(end), WakeReason::Messages) => return Err(end),
-        (Err(end), WakeReason::ClientLeft(_)) => return Err(End { client: None, host: end.host }),
-    };
-    let link_up = resumed.link_up && session.resend_pending().await;
-    Ok(Resumed { link_up, ..resumed })
+/// How waiting for a generation to restore the socket ends.
+enum Restore {
+    Done,
+    /// The generation or the connection has ended first.
+    Interrupted,
 }
 
-/// Sleeps with the actor.
-async fn idle(session: &mut Session<'_>, restored: &mut bool) -> Result<WakeReason, End> {
-    loop {
-        match session.watched.view().readiness {
-            Readiness::Ready { generation, link: Some(_) } if generation > session.generation => {
-                return Ok(WakeReason::Messages);
+impl Sleeper<'_> {
+    /// Sleeps with the actor, until there is a reason to wake it or it has woken by itself.
+    async fn sleep(&mut self, watched: &mut Watched, outlived: u32) -> Result<(), End> {
+        while self.pending.is_empty() && self.left.is_none() {
+            match watched.view().readiness {
+                Readiness::Ready { generation, link: Some(_) } if generation > outlived => return Ok(()),
+                Readiness::Destroyed => return Err(self.failed(&GatewayError::ActorNotFound)),
+                Readiness::Ready { .. } | Readiness::Hosted { .. } | Readiness::NotReady => {}
             }
-            Readiness::Destroyed => return Err(End::failed(&GatewayError::ActorNotFound, session.ray)),
-            Readiness::Ready { .. } | Readiness::NotReady => {}
+            tokio::select! {
+                event = self.next() => { self.handle(event).await?; }
+                view = watched.next_view() => if view.is_none() {
+                    return Err(self.failed(&GatewayError::GoingAway));
+                },
+            }
         }
-        tokio::select! {
-            from_client = session.client.next() => return match from_client {
-                FromClient::Message { data, binary } => {
-                    let index = session.tunnel.take_index();
-                    session.keep(index, data, binary)?;
-                    Ok(WakeReason::Messages)
-                }
-                FromClient::Close { code, reason } => {
-                    // The client does not wait for the actor to wake.
-                    session.client.echo_close().await;
-                    Ok(WakeReason::ClientLeft(End::by_client(code, &reason)))
-                }
-                FromClient::Gone => Ok(WakeReason::ClientLeft(End::client_vanished())),
-            },
-            told = session.tunnel.receive() => match hear(session, told).await? {
-                Heard::Restored => *restored = true,
-                Heard::Ended => *restored = false,
-                Heard::LinkLost(_) | Heard::Nothing => {}
-            },
-            view = session.watched.next_view() => if view.is_none() {
-                return Err(End::failed(&GatewayError::GoingAway, session.ray));
-            },
+        Ok(())
+    }
+
+    /// Wakes the actor and waits until it has restored the socket.
+    async fn wake<D: Directory>(&mut self, shared: &Shared<D>, watched: &mut Watched, outlived: u32) -> Result<(), End> {
+        let deadline = Instant::now() + shared.config.hibernation_wake_timeout;
+        loop {
+            let route = self.ready(shared, watched, outlived, deadline).await?;
+            let generation = route.generation;
+            if self.tunnel.rebind(route.link, generation).is_err() {
+                continue;
+            }
+            self.reached = Some(generation);
+            match self.restore().await? {
+                Restore::Done => return Ok(()),
+                Restore::Interrupted => {}
+            }
         }
     }
-}
 
-/// Wakes the actor and waits until it has restored the socket.
-async fn resume<D: Directory>(shared: &Shared<D>, session: &mut Session<'_>, mut restored: bool) -> Result<Resumed, End> {
-    let ray = session.ray;
-    let failed = |error: GatewayError| {
-        let destroyed = matches!(error, GatewayError::DestroyedWhileWaiting);
-        End::failed(if destroyed { &GatewayError::ActorNotFound } else { &error }, ray)
-    };
-    let deadline = Instant::now() + shared.config.hibernation_wake_timeout;
-    'wake: loop {
-        let route = session.watched.ready(&*shared.directory, deadline).await.map_err(failed)?;
-        if route.generation <= session.generation {
-            // The old generation has announced its sleep but still runs: it must end first. Waking it now makes the engine
-            // start the next one right after.
-            shared.directory.wake(session.watched.actor);
-            session.watched.next_change(deadline).await.map_err(failed)?;
-            continue;
-        }
-        let generation = route.generation;
-        session.tunnel.rebind(route.link);
-        // What ended before this generation became ready has been told already; it is heard first.
-        while let Some(told) = session.tunnel.try_receive() {
-            match hear(session, told).await? {
-                Heard::Restored => restored = true,
-                Heard::Ended => restored = false,
-                Heard::LinkLost(lost) if lost == session.tunnel.link().session() => continue 'wake,
-                Heard::LinkLost(_) | Heard::Nothing => {}
+    async fn ready<D: Directory>(
+        &mut self,
+        shared: &Shared<D>,
+        watched: &mut Watched,
+        outlived: u32,
+        deadline: Instant,
+    ) -> Result<Route, End> {
+        let mut ready = pin!(watched.ready(shared, WaitFor::ReadyAfter(outlived), deadline));
+        loop {
+            tokio::select! {
+                route = &mut ready => return route.map_err(|error| {
+                    let is_gone = matches!(error, GatewayError::DestroyedWhileWaiting);
+                    self.failed(if is_gone { &GatewayError::ActorNotFound } else { &error })
+                }),
+                event = self.next() => { self.handle(event).await?; }
             }
         }
+    }
+
+    /// Waits until the generation over the tunnel's present connection has taken the socket back.
+    async fn restore(&mut self) -> Result<Restore, End> {
+        let session = self.tunnel.link().session();
         let grace = Instant::now() + RESTORE_GRACE;
-        while !restored {
-            let Ok(told) = timeout_at(grace, session.tunnel.receive()).await else {
-                // The actor does not know the socket any more; the client has to connect anew.
-                tracing::warn!(actor_id = %session.watched.actor, "woken actor did not restore a hibernating WebSocket");
-                return Err(End::failed(&GatewayError::WebSocketGarbageCollected, ray));
+        loop {
+            // What ended before this generation became ready has been told already; it is heard first.
+            let event = match self.tunnel.try_receive() {
+                Some(told) => Event::Actor(told),
+                None if self.restored => return Ok(Restore::Done),
+                None => match timeout_at(grace, self.next()).await {
+                    Ok(event) => event,
+                    Err(_) => {
+                        // The actor does not know the socket any more; the client has to connect anew.
+                        let request_id = self.tunnel.request_id();
+                        tracing::warn!(%request_id, ray = self.ray, "a woken actor did not restore a hibernating WebSocket");
+                        return Err(self.failed(&GatewayError::WebSocketGarbageCollected));
+                    }
+                },
             };
-            match hear(session, told).await? {
-                Heard::Restored => restored = true,
-                Heard::Ended => continue 'wake,
+            match self.handle(event).await? {
+                Heard::Ended => return Ok(Restore::Interrupted),
                 // The host repeats its answer after it has reconnected.
-                Heard::LinkLost(lost) if lost == session.tunnel.link().session() => continue 'wake,
-                Heard::LinkLost(_) | Heard::Nothing => {}
+                Heard::LinkLost(lost) if lost == session => return Ok(Restore::Interrupted),
+                Heard::LinkLost(_) | Heard::Noted => {}
             }
         }
-        return Ok(Resumed { generation, link_up: true });
     }
-}
 
-/// Handles what the actor's side says while the socket hibernates.
-async fn hear(session: &mut Session<'_>, told: FromActor) -> Result<Heard, End> {
-    let kind = match told {
-        FromActor::Frame { kind, .. } => kind,
-        FromActor::LinkLost(lost) => return Ok(Heard::LinkLost(lost)),
-        FromActor::Stopped => return Ok(Heard::Ended),
-        FromActor::Overflow => return Err(End::failed(&GatewayError::WebSocketPendingLimitReached, session.ray)),
-    };
-    match kind {
-        ToRivetTunnelMessageKind::WebSocketOpen { .. } => Ok(Heard::Restored),
-        ToRivetTunnelMessageKind::WebSocketMessage { data, binary } => {
-            session.client.feed(data, binary).await.map_err(|_| End::client_vanished())?;
-            session.client.flush().await.map_err(|_| End::client_vanished())?;
-            Ok(Heard::Nothing)
+    /// What happens next. Cancel-safe.
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            from_client = self.client.next(), if self.left.is_none() => Event::Client(from_client),
+            told = self.tunnel.receive() => Event::Actor(told),
         }
-        ToRivetTunnelMessageKind::WebSocketMessageAck { index } => {
-            session.pending.acknowledge(index);
-            Ok(Heard::Nothing)
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<Heard, End> {
+        match event {
+            Event::Client(from_client) => self.client_did(from_client).await.map(|()| Heard::Noted),
+            Event::Actor(FromActor::LinkLost(lost)) => Ok(Heard::LinkLost(lost)),
+            Event::Actor(FromActor::Stopped) => {
+                self.restored = false;
+                Ok(Heard::Ended)
+            }
+            Event::Actor(FromActor::Overflow) => Err(self.failed(&GatewayError::WebSocketPendingLimitReached)),
+            Event::Actor(FromActor::Frame { kind, .. }) => self.actor_said(kind).await.map(|()| Heard::Noted),
         }
-        ToRivetTunnelMessageKind::WebSocketClose { hibernate: true, .. } => Ok(Heard::Nothing),
-        ToRivetTunnelMessageKind::WebSocketClose { code, reason, .. } => Err(End::by_actor(code, reason)),
-        ToRivetTunnelMessageKind::ResponseStart(_)
-        | ToRivetTunnelMessageKind::ResponseChunk(_)
-        | ToRivetTunnelMessageKind::ResponseAbort(_)
-        | ToRivetTunnelMessageKind::RequestBodyWindowUpdate { .. }
-        | ToRivetTunnelMessageKind::RequestBodyCancel => Ok(Heard::Nothing),
+    }
+
+    async fn client_did(&mut self, from_client: FromClient) -> Result<(), End> {
+        match from_client {
+            FromClient::Message { data, binary } => {
+                let index = self.tunnel.take_index();
+                let kept = self.pending.push(index, data, binary, Instant::now());
+                kept.map_err(|_full| self.failed(&GatewayError::WebSocketPendingLimitReached))?;
+            }
+            FromClient::Close { code, reason } => {
+                // The client does not wait for the actor to wake.
+                self.client.echo_close().await;
+                self.left = Some(End::by_client(code, &reason));
+            }
+            FromClient::Gone => self.left = Some(End::client_vanished()),
+        }
+        Ok(())
+    }
+
+    async fn actor_said(&mut self, kind: ToRivetTunnelMessageKind) -> Result<(), End> {
+        match kind {
+            ToRivetTunnelMessageKind::WebSocketOpen { .. } => self.restored = true,
+            ToRivetTunnelMessageKind::WebSocketMessage { data, binary } if self.left.is_none() => {
+                self.client.feed(data, binary).await.map_err(|_| End::client_vanished())?;
+                self.client.flush().await.map_err(|_| End::client_vanished())?;
+            }
+            ToRivetTunnelMessageKind::WebSocketMessageAck { index } => self.pending.acknowledge(index),
+            ToRivetTunnelMessageKind::WebSocketClose { hibernate: false, code, reason } => {
+                // Its host knows.
+                return Err(End { host: None, ..End::by_actor(code, reason) });
+            }
+            ToRivetTunnelMessageKind::WebSocketMessage { .. }
+            | ToRivetTunnelMessageKind::WebSocketClose { hibernate: true, .. }
+            | ToRivetTunnelMessageKind::ResponseStart(_)
+            | ToRivetTunnelMessageKind::ResponseChunk(_)
+            | ToRivetTunnelMessageKind::ResponseAbort(_)
+            | ToRivetTunnelMessageKind::RequestBodyWindowUpdate { .. }
+            | ToRivetTunnelMessageKind::RequestBodyCancel => {}
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &GatewayError) -> End {
+        End::failed(error, self.ray)
     }
 }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use protocol::limits;
 use tokio::time::Instant;
 
+use crate::budget::Share;
+
 /// A client message under its index.
 #[derive(Debug, Clone)]
 pub(super) struct PendingMessage {
@@ -15,29 +17,38 @@ pub(super) struct PendingMessage {
     since: Instant,
 }
 
-/// The messages in order, within the limits of a socket.
+/// The messages in order, within the limits of a socket and of the process.
 #[derive(Debug)]
 pub(super) struct Pending {
     messages: VecDeque<PendingMessage>,
     bytes: u64,
     max_bytes: u64,
+    share: Share,
 }
 
 /// Too many messages or bytes wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
 
+/// What a message costs the process besides its bytes, roughly.
+const MESSAGE_OVERHEAD_BYTES: u64 = size_of::<PendingMessage>() as u64;
+
+/// Room that is kept when all messages are acknowledged, in messages.
+const KEPT_CAPACITY: usize = 16;
+
 impl Pending {
-    pub(super) fn new(max_bytes: u64) -> Self {
-        Self { messages: VecDeque::new(), bytes: 0, max_bytes }
+    /// At most `max_bytes` of messages, which count towards `share`, too.
+    pub(super) fn new(max_bytes: u64, share: Share) -> Self {
+        Self { messages: VecDeque::new(), bytes: 0, max_bytes, share }
     }
 
     pub(super) fn push(&mut self, index: u16, data: Bytes, binary: bool, now: Instant) -> Result<(), Full> {
-        let bytes = self.bytes + data.len() as u64;
-        if bytes > self.max_bytes || self.messages.len() >= limits::HIBERNATION_PENDING_MAX_MESSAGES {
+        let more = data.len() as u64;
+        let fits = self.bytes + more <= self.max_bytes && self.messages.len() < limits::HIBERNATION_PENDING_MAX_MESSAGES;
+        if !fits || self.share.grow(more + MESSAGE_OVERHEAD_BYTES).is_err() {
             return Err(Full);
         }
-        self.bytes = bytes;
+        self.bytes += more;
         self.messages.push_back(PendingMessage { index, data, binary, since: now });
         Ok(())
     }
@@ -48,8 +59,9 @@ impl Pending {
         let Some(oldest) = self.messages.front() else { return };
         let covered = usize::from(index.wrapping_sub(oldest.index)) + 1;
         if covered <= self.messages.len() {
-            let forgotten: u64 = self.messages.drain(..covered).map(|message| message.data.len() as u64).sum();
-            self.bytes -= forgotten;
+            for _ in 0..covered {
+                self.pop();
+            }
         }
     }
 
@@ -60,8 +72,12 @@ impl Pending {
 
     /// Forgets the oldest message.
     pub(super) fn pop(&mut self) {
-        if let Some(message) = self.messages.pop_front() {
-            self.bytes -= message.data.len() as u64;
+        let Some(message) = self.messages.pop_front() else { return };
+        let bytes = message.data.len() as u64;
+        self.bytes -= bytes;
+        self.share.shrink(bytes + MESSAGE_OVERHEAD_BYTES);
+        if self.messages.is_empty() && self.messages.capacity() > KEPT_CAPACITY {
+            self.messages = VecDeque::new();
         }
     }
 
@@ -89,11 +105,13 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
 
     #[test]
     fn limits_hold_at_their_edges_and_acks_give_room_back() {
         let now = Instant::now();
-        let mut pending = Pending::new(10);
+        let budget = Budget::new(u64::MAX);
+        let mut pending = Pending::new(10, budget.share());
         assert_eq!(pending.push(65_535, Bytes::from_static(b"12345"), true, now), Ok(()));
         assert_eq!(pending.push(0, Bytes::from_static(b"12345"), true, now), Ok(()));
         assert_eq!(pending.push(1, Bytes::from_static(b"1"), true, now), Err(Full));
@@ -103,7 +121,9 @@ mod tests {
         pending.acknowledge(1);
         assert!(pending.is_empty());
 
-        let mut many = Pending::new(u64::MAX);
+        assert_eq!(budget.waiting_bytes(), 0);
+
+        let mut many = Pending::new(u64::MAX, budget.share());
         for index in 0..limits::HIBERNATION_PENDING_MAX_MESSAGES {
             many.push(index as u16, Bytes::new(), false, now).unwrap();
         }

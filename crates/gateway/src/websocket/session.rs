@@ -1,20 +1,28 @@
 //! Carries the messages of one WebSocket for as long as its actor runs.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
 use protocol::envoy::{Headers, ToEnvoyTunnelMessageKind, ToRivetTunnelMessageKind};
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Client, FromClient};
 use super::close::End;
 use super::farewell::Farewell;
-use super::hibernation::{self, Resumed};
-use super::open::{Opened, open};
+use super::hibernation;
+use super::open::{Opened, Opening};
 use super::pending::{Pending, PendingMessage};
+use super::upgraded_stream;
+use crate::admission::Slot;
+use crate::claim::ToActor;
 use crate::directory::{Directory, Readiness};
 use crate::error::GatewayError;
-use crate::handler::{Shared, ToActor};
+use crate::handler::Shared;
 use crate::link::LinkClosed;
+use crate::metrics::OpenSocket;
 use crate::ready::Watched;
+use crate::resolve::Caller;
 use crate::tunnel::{FromActor, Tunnel};
 
 /// Frames of the actor that are handled before the client is looked at again.
@@ -31,6 +39,10 @@ pub(super) struct Session<'a> {
     pub(super) pending: Pending,
     /// Whether the host's connection is up.
     link_up: bool,
+    /// Mark in that connection's queue, right after the last message of this client.
+    sent: u64,
+    /// Whether the actor sleeps, so that nobody there knows this socket.
+    asleep: bool,
     pub(super) ray: &'a str,
 }
 
@@ -42,53 +54,112 @@ enum Pause {
     Asleep,
 }
 
-/// Runs a socket to its end.
-pub(super) async fn run<D: Directory>(
-    shared: &Shared<D>,
-    client: Client,
-    target: Result<ToActor, GatewayError>,
-    headers: Headers,
-    ray: &str,
-) {
-    let opened = match target {
-        Ok(to_actor) => find_and_open(shared, to_actor, &headers, ray).await,
-        Err(error) => Err(End::failed(&error, ray)),
-    };
-    let (watched, opened) = match opened {
-        Ok(opened) => opened,
-        Err(end) => return client.close(end.client).await,
-    };
-    let Opened { tunnel, generation, can_hibernate } = opened;
-    let pending = Pending::new(shared.config.hibernation_pending_max_bytes);
-    let mut session = Session { client, watched, tunnel, generation, can_hibernate, pending, link_up: true, ray };
-    let end = loop {
-        match session.carry(shared).await {
-            Pause::Ended(end) => break end,
-            Pause::Asleep => match hibernation::wait(shared, &mut session).await {
-                Ok(resumed) => session.resumed(&resumed),
-                Err(end) => break end,
-            },
-        }
-    };
-    session.finish(shared, end).await;
+/// What a client wants.
+pub(super) struct Wanted {
+    pub(super) target: Result<ToActor, GatewayError>,
+    pub(super) caller: Caller,
+    pub(super) headers: Headers,
 }
 
-async fn find_and_open<D: Directory>(
+/// Runs a socket to its end. The session and what is needed only at its beginning or its end have boxes of their own: most
+/// sockets are idle, and the task of an idle one should be small.
+pub(super) async fn run<D: Directory>(shared: &Shared<D>, upgrade: OnUpgrade, wanted: Wanted, open: OpenSocket, ray: &Arc<str>) {
+    let Some(mut session) = Box::pin(begin(shared, upgrade, wanted, open, ray)).await else { return };
+    let end = tokio::select! {
+        end = session.live(shared) => end,
+        () = shared.sockets.closing() => End::failed(&GatewayError::GoingAway, ray),
+    };
+    Box::pin(session.finish(shared, end)).await;
+}
+
+/// Takes the upgraded connection over and finds an actor for it. `None`: it is closed already.
+async fn begin<'a, D: Directory>(
     shared: &Shared<D>,
-    to_actor: ToActor,
-    headers: &Headers,
+    upgrade: OnUpgrade,
+    wanted: Wanted,
+    open: OpenSocket,
+    ray: &'a Arc<str>,
+) -> Option<Box<Session<'a>>> {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            tracing::debug!(%error, "client went away during the upgrade");
+            return None;
+        }
+    };
+    let mut client = Client::new(upgraded_stream(upgraded)?, &shared.config, ray.clone(), open);
+    let mut slot = Slot::default();
+    let opened = find_actor(shared, &mut client, wanted, &mut slot, ray).await;
+    let mut client = client.holding(slot);
+    let Opened { watched, tunnel, generation, can_hibernate } = match opened {
+        Ok(opened) => opened,
+        Err(end) => {
+            client.open.ends(end.reason, end.result);
+            client.close(end.client).await;
+            return None;
+        }
+    };
+    client.open.opened();
+    let pending = Pending::new(shared.config.hibernation_pending_max_bytes, shared.tunnels.for_actors().share());
+    let session =
+        Session { client, watched, tunnel, generation, can_hibernate, pending, link_up: true, sent: 0, asleep: false, ray };
+    Some(Box::new(session))
+}
+
+/// Asks for an actor that takes the socket, for as long as the client is there and the engine goes on.
+async fn find_actor<D: Directory>(
+    shared: &Shared<D>,
+    client: &mut Client,
+    wanted: Wanted,
+    slot: &mut Slot,
     ray: &str,
-) -> Result<(Watched, Opened), End> {
-    let mut watched = shared.find(to_actor.actor).await.map_err(|error| End::failed(&error, ray))?;
-    let opened = open(shared, &mut watched, &to_actor.path, headers, ray).await?;
-    Ok((watched, opened))
+) -> Result<Opened, End> {
+    let Wanted { target, caller, headers } = wanted;
+    let to_actor = target.map_err(|error| End::failed(&error, ray))?;
+    let mut opening = Opening::new(headers, ray);
+    let end = tokio::select! {
+        opened = opening.open(shared, to_actor, caller, slot) => {
+            client.is_taken();
+            return opened;
+        }
+        end = client.left() => end,
+        () = shared.sockets.closing() => End::failed(&GatewayError::GoingAway, ray),
+    };
+    if let Some(close) = end.host.clone() {
+        opening.give_up(close);
+    }
+    Err(end)
 }
 
 impl Session<'_> {
-    /// Goes on with the generation that has taken the socket back.
-    pub(super) fn resumed(&mut self, resumed: &Resumed) {
-        self.generation = resumed.generation;
-        self.link_up = resumed.link_up;
+    /// The generation that had the socket is over. It is with this one now, if with any.
+    pub(super) fn moved_to(&mut self, generation: Option<u32>) {
+        self.link_up = generation.is_some();
+        self.generation = generation.unwrap_or(self.generation);
+    }
+
+    /// Goes on with a generation that has taken the socket back.
+    pub(super) async fn resume(&mut self) {
+        self.link_up = self.resend_pending().await;
+    }
+
+    /// Carries messages, and waits while the actor sleeps, to the end.
+    async fn live<D: Directory>(&mut self, shared: &Shared<D>) -> End {
+        loop {
+            // In a box of its own, like the other one: while the actor sleeps it takes no room.
+            match Box::pin(self.carry(shared)).await {
+                Pause::Ended(end) => return end,
+                Pause::Asleep => {}
+            }
+            self.asleep = true;
+            self.client.doze();
+            self.client.open.sleeps();
+            if let Err(end) = Box::pin(hibernation::wait(shared, self)).await {
+                return end;
+            }
+            self.asleep = false;
+            self.client.open.wakes();
+        }
     }
 
     async fn carry<D: Directory>(&mut self, shared: &Shared<D>) -> Pause {
@@ -129,8 +200,10 @@ impl Session<'_> {
         if self.link_up {
             let bytes = data.len();
             let message = ToEnvoyTunnelMessageKind::WebSocketMessage { data: data.clone(), binary };
-            if self.tunnel.send_at(index, message, bytes).await.is_err() {
-                self.link_up = false;
+            if self.tunnel.send_at(index, message, bytes).await.is_ok() {
+                self.sent = self.tunnel.link().queued();
+            } else {
+                self.out_of_touch()?;
                 if !self.can_hibernate {
                     self.keep(index, data, binary).map_err(Pause::Ended)?;
                 }
@@ -165,7 +238,7 @@ impl Session<'_> {
             FromActor::Frame { kind, .. } => kind,
             FromActor::LinkLost(session) if session != self.tunnel.link().session() => return Ok(()),
             FromActor::LinkLost(_) => {
-                self.link_up = false;
+                self.out_of_touch()?;
                 // The host may have been back before this was read.
                 let readiness = self.watched.view().readiness;
                 return self.host_may_be_back(readiness).await;
@@ -203,23 +276,40 @@ impl Session<'_> {
         }
     }
 
+    /// The host's connection has ended. What a hibernatable socket has sent is acknowledged or sent again. What any other one
+    /// has sent last may have been lost with the connection or not, and hosts cannot tell it from a repetition; so a socket
+    /// about which there is doubt ends with an error, rather than go on with a hole (`spec/gateway.md` 19.2).
+    fn out_of_touch(&mut self) -> Result<(), Pause> {
+        self.link_up = false;
+        let in_doubt = !self.can_hibernate && !self.tunnel.link().has_arrived(self.sent);
+        self.sent = 0;
+        match in_doubt {
+            true => Err(Pause::Ended(End::failed(&GatewayError::TunnelMessageTimeout, self.ray))),
+            false => Ok(()),
+        }
+    }
+
     /// Goes on over the host's new connection, when there is one.
     async fn host_may_be_back(&mut self, readiness: Readiness) -> Result<(), Pause> {
         match readiness {
-            Readiness::Ready { generation, link: Some(link) } if generation == self.generation && !link.is_closed() => {
-                self.tunnel.rebind(link);
-                self.link_up = self.resend_pending().await;
-                Ok(())
+            Readiness::Ready { generation, link: Some(link) } | Readiness::Hosted { generation, link: Some(link) }
+                if generation == self.generation && !link.is_closed() =>
+            {
+                if self.tunnel.rebind(link, generation).is_ok() && self.resend_pending().await {
+                    self.link_up = true;
+                    return Ok(());
+                }
+                self.out_of_touch()
             }
             // Still away; or the generation has ended, which the inbox says.
-            Readiness::Ready { .. } | Readiness::NotReady | Readiness::Destroyed => Ok(()),
+            Readiness::Ready { .. } | Readiness::Hosted { .. } | Readiness::NotReady | Readiness::Destroyed => Ok(()),
         }
     }
 
     /// Sends everything that is kept, under the indices it had. The host of a hibernatable socket drops what it knows
     /// already, and acknowledges; any other socket's messages are forgotten as soon as they are on their way. False: the
     /// connection has ended meanwhile.
-    pub(super) async fn resend_pending(&mut self) -> bool {
+    async fn resend_pending(&mut self) -> bool {
         self.pending.restart_clock(Instant::now());
         if self.can_hibernate {
             for message in self.pending.messages() {
@@ -233,6 +323,7 @@ impl Session<'_> {
             if self.send_kept(&message).await.is_err() {
                 return false;
             }
+            self.sent = self.tunnel.link().queued();
             self.pending.pop();
         }
         true
@@ -244,15 +335,22 @@ impl Session<'_> {
         self.tunnel.send_at(message.index, kind, bytes).await
     }
 
-    async fn finish<D: Directory>(mut self, shared: &Shared<D>, end: End) {
-        let Some(close) = end.host else { return self.client.close(end.client).await };
-        let kind = ToEnvoyTunnelMessageKind::WebSocketClose { code: close.code, reason: close.reason };
-        let told = self.link_up && self.tunnel.send_now(kind.clone()).is_ok();
-        let Self { client, watched, tunnel, generation, pending, can_hibernate, ray, .. } = self;
+    async fn finish<D: Directory>(mut self: Box<Self>, shared: &Shared<D>, end: End) {
+        self.client.open.ends(end.reason, end.result);
+        // A sleeping actor is not woken to hear that the engine stops; it finds out at its next start.
+        let close = end.host.filter(|_| !(self.asleep && shared.sockets.are_closing()));
+        let message = close.map(|close| close.message());
+        let untold = message.filter(|message| !(self.link_up && self.tunnel.send_now(message.clone()).is_ok()));
+        let Self { client, watched, tunnel, generation, pending, can_hibernate, ray, .. } = *self;
+        // Where there is nobody to be told, the tunnel ends here: the socket must not be listed any more if the actor starts
+        // while its client is being told.
+        let farewell = untold.map(move |message| (Farewell { watched, tunnel, generation, pending, can_hibernate }, message));
         client.close(end.client).await;
-        if !told {
-            let farewell = Farewell { watched, tunnel, generation, pending, can_hibernate };
-            farewell.deliver(kind, shared.config.hibernation_wake_timeout, ray).await;
+        if let Some((farewell, message)) = farewell {
+            tokio::select! {
+                () = farewell.deliver(message, shared.config.hibernation_wake_timeout, ray) => {}
+                () = shared.sockets.closing() => {}
+            }
         }
     }
 }

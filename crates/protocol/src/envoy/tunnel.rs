@@ -1,5 +1,7 @@
 //! Tunnelled HTTP requests and WebSockets (`spec/envoy-protocol.md` 5.8 and 12 to 14).
 
+use std::fmt;
+
 use bare::{Codec, DecodeError, NotInVersion, Reader, Writer};
 use bytes::Bytes;
 
@@ -15,6 +17,13 @@ pub struct GatewayId(pub [u8; 4]);
 /// A tunnelled request or socket, unique within its gateway while in use; opaque.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub [u8; 4]);
+
+/// Hexadecimal, as in logs.
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", u32::from_be_bytes(self.0))
+    }
+}
 
 impl Codec for GatewayId {
     const MIN_SIZE: usize = <[u8; 4]>::MIN_SIZE;

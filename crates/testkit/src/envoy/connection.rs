@@ -62,6 +62,8 @@ pub(super) enum Order {
 /// What the connection brought.
 pub(super) enum Seen {
     Message(ToEnvoy),
+    /// A ping, and its answer is on the way.
+    PingAnswered,
     Undecodable(DecodeError),
     Closed(Closed),
 }
@@ -124,7 +126,7 @@ async fn serve(
                             Ok(ToEnvoy::Ping { ts }) if answers_pings => {
                                 let pong = ToRivet::Pong { ts }.to_frame(version).expect("every version has pongs");
                                 let _ = socket.send(Message::binary(pong)).await;
-                                continue;
+                                Seen::PingAnswered
                             }
                             Ok(message) => Seen::Message(message),
                             Err(error) => Seen::Undecodable(error),

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::envoy::{
-    BodyChunk, GatewayId, Headers, HttpStreamAbortReason, HttpStreamAbortReasonKind, MessageId, RequestId, RequestStart,
-    ResponseAbort, ResponseStart, ToEnvoy, ToEnvoyTunnelMessage, ToEnvoyTunnelMessageKind, ToRivet, ToRivetTunnelMessage,
-    ToRivetTunnelMessageKind,
+    BodyChunk, GatewayId, Headers, HibernatingRequest, HttpStreamAbortReason, HttpStreamAbortReasonKind, MessageId, RequestId,
+    RequestStart, ResponseAbort, ResponseStart, ToEnvoy, ToEnvoyTunnelMessage, ToEnvoyTunnelMessageKind, ToRivet,
+    ToRivetTunnelMessage, ToRivetTunnelMessageKind,
 };
 
 use super::FakeEnvoy;
@@ -20,6 +20,17 @@ pub struct TunnelRequest {
     pub request_id: RequestId,
     /// Its head.
     pub start: RequestStart,
+}
+
+/// A client's WebSocket that arrived.
+#[derive(Debug, Clone)]
+pub struct TunnelSocket(MessageId);
+
+impl TunnelSocket {
+    /// How start commands list it.
+    pub fn listed(&self) -> HibernatingRequest {
+        HibernatingRequest { gateway_id: self.0.gateway_id, request_id: self.0.request_id }
+    }
 }
 
 impl TunnelRequest {
@@ -46,6 +57,46 @@ impl FakeEnvoy {
         let (MessageId { gateway_id, request_id, message_index }, start) = self.expect("a request", wanted).await;
         assert_eq!(message_index, 0, "index of a request's start");
         TunnelRequest { gateway_id, request_id, start }
+    }
+
+    /// The next WebSocket that a client has opened, which the actor accepts.
+    ///
+    /// # Panics
+    /// As [`FakeEnvoy::next`].
+    pub async fn accept_socket(&mut self, can_hibernate: bool) -> TunnelSocket {
+        let wanted = |message: &ToEnvoy| {
+            let ToEnvoy::TunnelMessage(ToEnvoyTunnelMessage { message_id, message_kind }) = message else { return None };
+            let ToEnvoyTunnelMessageKind::WebSocketOpen(_) = message_kind else { return None };
+            Some(TunnelSocket(message_id.clone()))
+        };
+        let socket = self.expect("a WebSocket", wanted).await;
+        self.say(&socket, ToRivetTunnelMessageKind::WebSocketOpen { can_hibernate });
+        socket
+    }
+
+    /// Sends a message of a socket. Its index means nothing (`spec/envoy-protocol.md` 14.3).
+    pub fn say(&self, socket: &TunnelSocket, kind: ToRivetTunnelMessageKind) {
+        let message = ToRivetTunnelMessage { message_id: socket.0.clone(), message_kind: kind };
+        self.send(&ToRivet::TunnelMessage(message));
+    }
+
+    /// Sends a text message to the client of a socket.
+    pub fn say_text(&self, socket: &TunnelSocket, text: &str) {
+        let data = text.to_owned().into();
+        self.say(socket, ToRivetTunnelMessageKind::WebSocketMessage { data, binary: false });
+    }
+
+    /// The next message of a socket, with its index.
+    ///
+    /// # Panics
+    /// As [`FakeEnvoy::next`].
+    pub async fn expect_on(&mut self, socket: &TunnelSocket, what: &str) -> (u16, ToEnvoyTunnelMessageKind) {
+        let wanted = |message: &ToEnvoy| {
+            let ToEnvoy::TunnelMessage(ToEnvoyTunnelMessage { message_id, message_kind }) = message else { return None };
+            let is_its = (message_id.gateway_id, message_id.request_id) == (socket.0.gateway_id, socket.0.request_id);
+            is_its.then(|| (message_id.message_index, message_kind.clone()))
+        };
+        self.expect(what, wanted).await
     }
 
     /// The next message of a request, with its index.

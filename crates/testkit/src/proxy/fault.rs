@@ -23,8 +23,8 @@ pub enum Fault {
     },
     /// Nothing moves: the sender is not read from, the receiver gets nothing. Another fault ends it without loss.
     Stall,
-    /// The direction is dead without a word: bytes are taken and thrown away, and no end is passed on. It stays that way,
-    /// whatever is set later: TCP does not lose bytes and go on.
+    /// The direction is dead without a word: bytes are taken and thrown away, and no end is passed on. It stays that way
+    /// until `cut:0` or `reset:0` ends the connection: TCP does not lose bytes and go on.
     HalfOpen,
     /// Every byte arrives so much later.
     Delay(Duration),

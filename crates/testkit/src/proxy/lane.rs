@@ -30,7 +30,7 @@ pub(super) struct Step {
     pub(super) may_write: usize,
     /// When to ask again, if nothing happens before.
     pub(super) wake_at: Option<Instant>,
-    /// What is left to do after all that: nothing else then.
+    /// How the direction has ended. Nothing else is to be done then.
     pub(super) verdict: Option<Verdict>,
 }
 
@@ -39,13 +39,15 @@ pub(super) struct Step {
 pub(super) enum Verdict {
     /// The sender has finished and everything has arrived: the receiver is told. The other direction goes on.
     Finish,
+    /// The sender has finished, and nobody is told.
+    Forget,
     /// The whole connection ends cleanly.
     Cut,
     /// The whole connection ends with a reset.
     Reset,
 }
 
-/// A direction that is dead without a word. Whoever sent is told nothing, and neither is the receiver.
+/// Nothing is to be done.
 const IDLE: Step = Step { may_read: false, may_write: 0, wake_at: None, verdict: None };
 
 #[derive(Debug)]
@@ -59,7 +61,8 @@ pub(super) struct Lane {
     fault: Fault,
     queue: VecDeque<Chunk>,
     queued_bytes: usize,
-    end: Option<SenderEnd>,
+    /// How the sender has ended, and when the receiver hears of it.
+    end: Option<(SenderEnd, Instant)>,
     /// Bytes left before a cut or reset.
     budget: u64,
     /// When a limited direction may write again.
@@ -93,7 +96,8 @@ impl Lane {
 
     /// Another fault begins. What was held back by the last one is free.
     pub(super) fn set(&mut self, fault: Fault, now: Instant) {
-        if self.fault == Fault::HalfOpen {
+        let ends = matches!(fault, Fault::Cut { after_bytes: 0 } | Fault::Reset { after_bytes: 0 });
+        if self.fault == Fault::HalfOpen && !ends {
             return;
         }
         self.fault = fault;
@@ -114,28 +118,30 @@ impl Lane {
         for chunk in &mut self.queue {
             chunk.due = chunk.due.min(now);
         }
+        self.end = self.end.map(|(end, due)| (end, due.min(now)));
     }
 
     /// The sender has sent something. `overtakes`: in place of others that wait, so it does not wait itself.
     pub(super) fn sent(&mut self, bytes: Bytes, overtakes: bool, now: Instant) {
         let wait = match self.fault {
             Fault::HalfOpen => return,
-            Fault::Delay(by) => by,
             Fault::Overtaken { at_most } if !overtakes => at_most,
-            Fault::Overtaken { .. }
-            | Fault::Pass
-            | Fault::Cut { .. }
-            | Fault::Reset { .. }
-            | Fault::Stall
-            | Fault::Limit { .. } => Duration::ZERO,
+            Fault::Overtaken { .. } => Duration::ZERO,
+            Fault::Delay(_) | Fault::Pass | Fault::Cut { .. } | Fault::Reset { .. } | Fault::Stall | Fault::Limit { .. } => {
+                self.delay()
+            }
         };
         self.queued_bytes += bytes.len();
         self.queue.push_back(Chunk { bytes, due: now + wait });
     }
 
     /// The sender has ended.
-    pub(super) fn ended(&mut self, end: SenderEnd) {
-        self.end = Some(end);
+    pub(super) fn ended(&mut self, end: SenderEnd, now: Instant) {
+        self.end = Some((end, now + self.delay()));
+    }
+
+    fn delay(&self) -> Duration {
+        if let Fault::Delay(by) = self.fault { by } else { Duration::ZERO }
     }
 
     /// The bytes to write next, as many as the last step allowed.
@@ -143,7 +149,7 @@ impl Lane {
         self.queue.front().map(|chunk| chunk.bytes.slice(..may_write.min(chunk.bytes.len()))).unwrap_or_default()
     }
 
-    /// The receiver has taken so many bytes. Whether that was all of what was sent at once.
+    /// The receiver has taken so many bytes. Whether nothing is left.
     pub(super) fn wrote(&mut self, count: usize, now: Instant) -> bool {
         self.passed_bytes += count as u64;
         self.queued_bytes -= count;
@@ -152,13 +158,13 @@ impl Lane {
             let takes = Duration::from_secs_f64(count as f64 / bytes_per_second as f64);
             self.next_write = self.next_write.max(now) + takes;
         }
-        let Some(chunk) = self.queue.front_mut() else { return true };
-        chunk.bytes.advance(count);
-        let is_done = chunk.bytes.is_empty();
-        if is_done {
-            self.queue.pop_front();
+        if let Some(chunk) = self.queue.front_mut() {
+            chunk.bytes.advance(count);
+            if chunk.bytes.is_empty() {
+                self.queue.pop_front();
+            }
         }
-        is_done
+        self.queue.is_empty()
     }
 
     /// What to do at this moment.
@@ -166,13 +172,12 @@ impl Lane {
         let may_read = self.end.is_none() && self.queued_bytes < LANE_MAX_BYTES;
         match self.fault {
             Fault::Stall => IDLE,
-            Fault::HalfOpen => Step { may_read: self.end.is_none(), ..IDLE },
+            Fault::HalfOpen if self.end.is_some() => Step { verdict: Some(Verdict::Forget), ..IDLE },
+            Fault::HalfOpen => Step { may_read: true, ..IDLE },
             Fault::Cut { .. } if self.budget == 0 => Step { verdict: Some(Verdict::Cut), ..IDLE },
             Fault::Reset { .. } if self.budget == 0 => Step { verdict: Some(Verdict::Reset), ..IDLE },
             Fault::Cut { .. } | Fault::Reset { .. } => self.carry(may_read, self.budget.try_into().unwrap_or(usize::MAX), now),
-            Fault::Limit { .. } if now < self.next_write => {
-                Step { wake_at: Some(self.next_write), may_read, ..IDLE }
-            }
+            Fault::Limit { .. } if now < self.next_write => Step { wake_at: Some(self.next_write), may_read, ..IDLE },
             Fault::Limit { bytes_per_second } => {
                 let slice = bytes_per_second as f64 * LIMIT_SLICE.as_secs_f64();
                 self.carry(may_read, (slice as usize).max(1), now)
@@ -185,7 +190,11 @@ impl Lane {
         match self.queue.front() {
             Some(chunk) if chunk.due <= now => Step { may_read, may_write: chunk.bytes.len().min(max_write), ..IDLE },
             Some(chunk) => Step { may_read, wake_at: Some(chunk.due), ..IDLE },
-            None => Step { may_read, verdict: self.end.map(verdict_of), ..IDLE },
+            None => match self.end {
+                Some((end, due)) if due <= now => Step { verdict: Some(verdict_of(end)), ..IDLE },
+                Some((_, due)) => Step { wake_at: Some(due), ..IDLE },
+                None => Step { may_read, ..IDLE },
+            },
         }
     }
 }
@@ -212,7 +221,7 @@ mod tests {
     fn bytes_pass_before_the_end() {
         let (mut lane, now) = lane(Fault::Pass);
         lane.sent(HELLO, false, now);
-        lane.ended(SenderEnd::Finished);
+        lane.ended(SenderEnd::Finished, now);
         assert_eq!(lane.step(now), Step { may_read: false, may_write: 5, wake_at: None, verdict: None });
         assert!(!lane.wrote(2, now));
         assert_eq!(lane.front(usize::MAX), "llo");
@@ -222,10 +231,8 @@ mod tests {
 
     #[test]
     fn a_cut_comes_after_exactly_so_many_bytes() {
-        for (fault, verdict) in [
-            (Fault::Cut { after_bytes: 3 }, Verdict::Cut),
-            (Fault::Reset { after_bytes: 3 }, Verdict::Reset),
-        ] {
+        for (fault, verdict) in [(Fault::Cut { after_bytes: 3 }, Verdict::Cut), (Fault::Reset { after_bytes: 3 }, Verdict::Reset)]
+        {
             let (mut lane, now) = lane(fault);
             lane.sent(HELLO, false, now);
             assert_eq!((lane.step(now).may_write, lane.front(3)), (3, Bytes::from_static(b"hel")));
@@ -252,8 +259,11 @@ mod tests {
         lane.sent(HELLO, false, now);
         assert_eq!(lane.step(now), Step { may_read: true, ..IDLE });
         lane.set(Fault::Pass, now);
-        lane.ended(SenderEnd::Reset);
-        assert_eq!((lane.step(now), lane.passed_bytes()), (IDLE, 0));
+        assert_eq!(lane.step(now).verdict, None);
+        lane.ended(SenderEnd::Reset, now);
+        assert_eq!((lane.step(now).verdict, lane.passed_bytes()), (Some(Verdict::Forget), 0));
+        lane.set(Fault::Reset { after_bytes: 0 }, now);
+        assert_eq!(lane.step(now).verdict, Some(Verdict::Reset));
     }
 
     #[test]
@@ -261,11 +271,13 @@ mod tests {
         let by = Duration::from_millis(200);
         let (mut lane, now) = lane(Fault::Delay(by));
         lane.sent(HELLO, false, now);
-        lane.ended(SenderEnd::Finished);
+        lane.ended(SenderEnd::Finished, now + by / 2);
         assert_eq!(lane.step(now), Step { wake_at: Some(now + by), ..IDLE });
         assert_eq!(lane.step(now + by).may_write, 5);
-        lane.set(Fault::Pass, now);
-        assert_eq!(lane.step(now).may_write, 5, "the end of the delay frees what waits");
+        lane.wrote(5, now + by);
+        assert_eq!(lane.step(now + by), Step { wake_at: Some(now + by * 3 / 2), ..IDLE });
+        lane.set(Fault::Pass, now + by);
+        assert_eq!(lane.step(now + by).verdict, Some(Verdict::Finish), "the end of the delay frees what waits");
     }
 
     #[test]

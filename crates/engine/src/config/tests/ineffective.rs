@@ -11,13 +11,23 @@ const EFFECTIVE: &[&str] = &[
     "api_peer.port",
     "auth.admin_token",
     "file_system.path",
+    "guard.actor_max_in_flight",
+    "guard.actor_rate_limit",
     "guard.actor_ready_timeout_ms",
+    "guard.admission_client_state_cache_capacity",
+    "guard.admission_client_state_cache_idle_timeout_ms",
+    "guard.enable_websocket_health_route",
+    "guard.enforce_documented_limits",
+    "guard.exempt_loopback",
     "guard.host",
     "guard.http_max_request_body_size",
     "guard.https",
+    "guard.max_in_flight",
     "guard.port",
+    "guard.rate_limit",
     "guard.route_pegboard_resolve_query_timeout_ms",
     "guard.tcp_nodelay",
+    "guard.trusted_proxies",
     "guard.websocket_max_message_size",
     "guard.websocket_send_timeout_ms",
     "metrics.host",
@@ -40,7 +50,12 @@ const EFFECTIVE: &[&str] = &[
     "pegboard.gateway_hws_message_ack_timeout_ms",
     "pegboard.gateway_response_chunk_idle_timeout_ms",
     "pegboard.gateway_response_start_timeout_ms",
+    "pegboard.gateway_tunnel_ping_timeout_ms",
+    "pegboard.gateway_waiting_for_actors_max_size",
+    "pegboard.gateway_waiting_for_clients_max_size",
     "pegboard.gateway_websocket_open_timeout_ms",
+    "pegboard.gateway_websocket_rate_limit_drip_rate_ms",
+    "pegboard.gateway_websocket_rate_limit_requests",
     "pegboard.hibernating_request_eligible_threshold",
     "pegboard.reschedule_backoff_max_exponent",
     "pegboard.retry_reset_duration",
@@ -53,6 +68,7 @@ const EFFECTIVE: &[&str] = &[
     "topology.datacenter_label",
     "topology.datacenters.*.datacenter_label",
     "topology.datacenters.*.public_url",
+    "topology.datacenters.*.valid_hosts",
 ];
 
 /// The path of every value in a shown configuration.
@@ -122,21 +138,20 @@ fn a_key_that_waits_for_its_feature_is_told_from_one_that_is_not_needed() {
     let topology_keys = [
         ("topology.datacenters.*.is_leader", in_file.to_owned(), IneffectiveClass::NoSuchMechanism),
         ("topology.datacenters.*.peer_url", in_file.to_owned(), IneffectiveClass::NoSuchMechanism),
-        ("topology.datacenters.*.valid_hosts", in_file.to_owned(), IneffectiveClass::NotYet),
     ];
     for datacenters in [format!("{{a: {{{datacenter}}}}}"), format!("[{{name: a, {datacenter}}}]")] {
         let text = format!("topology: {{datacenter_label: 1, datacenters: {datacenters}}}");
         assert_eq!(found(&files(&[("c.yaml", &text)])), topology_keys);
     }
 
-    let mut sources = files(&[("c.yaml", "guard: {actor_max_in_flight: 5, port: 1}\noutbound: {strict: true}\nlogs:\n")]);
+    let mut sources = files(&[("c.yaml", "guard: {trace_propagation: true, port: 1}\noutbound: {strict: true}\nlogs:\n")]);
     sources.environment = vec![("RIVET__GUARD__ROUTE_TIMEOUT_MS".to_owned(), "1".to_owned())];
     let variable = "environment variable RIVET__GUARD__ROUTE_TIMEOUT_MS";
     assert_eq!(
         found(&sources),
         [
-            ("guard.actor_max_in_flight", in_file.to_owned(), IneffectiveClass::NotYet),
             ("guard.route_timeout_ms", variable.to_owned(), IneffectiveClass::NoSuchMechanism),
+            ("guard.trace_propagation", in_file.to_owned(), IneffectiveClass::NotYet),
             ("outbound", in_file.to_owned(), IneffectiveClass::NotYet),
         ]
     );

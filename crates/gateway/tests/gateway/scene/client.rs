@@ -19,12 +19,12 @@ use protocol::error::Coded;
 use serde_json::Value;
 use tokio::io::DuplexStream;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
+use super::RAY;
 use super::directory::ScriptedDirectory;
 use super::host::PATIENCE;
-use super::RAY;
 
 /// What a pipe holds before its writer waits, in bytes; about what a kernel keeps for a socket.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -85,6 +85,13 @@ fn pipe(gateway: Gateway<ScriptedDirectory>, peer: IpAddr) -> (DuplexStream, Joi
     (ours, serving)
 }
 
+/// The client's end of a connection that a test speaks on byte by byte.
+pub(super) fn raw(gateway: Gateway<ScriptedDirectory>, peer: IpAddr) -> DuplexStream {
+    // The server's side is left alone: it ends when this end of the pipe does.
+    let (stream, _serving) = pipe(gateway, peer);
+    stream
+}
+
 impl Connection {
     pub(super) async fn open(gateway: Gateway<ScriptedDirectory>, peer: IpAddr) -> Self {
         // The server's side is left alone: it ends when the client's end of the pipe does.
@@ -137,12 +144,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    pub(super) async fn open(
-        gateway: Gateway<ScriptedDirectory>,
-        peer: IpAddr,
-        target: &str,
-        headers: &[(&str, &str)],
-    ) -> Self {
+    pub(super) async fn open(gateway: Gateway<ScriptedDirectory>, peer: IpAddr, target: &str, headers: &[(&str, &str)]) -> Self {
         let (stream, _serving) = pipe(gateway, peer);
         let mut client = ClientBuilder::new().uri(&format!("ws://engine.test{target}")).expect("a URI");
         for (name, value) in headers {
@@ -157,15 +159,28 @@ impl Socket {
         self.stream.send(Message::text(text.to_owned())).await.expect("an open socket");
     }
 
-    /// The next message.
+    /// The next message. The engine's pings are answered on the way.
     pub(crate) async fn next(&mut self) -> Message {
-        let next = timeout(PATIENCE, self.stream.next()).await.expect("a message in time");
-        next.expect("an open socket").expect("a good frame")
+        self.next_within(PATIENCE).await.expect("a message in time")
     }
 
     /// The next message, if it comes within this (virtual) time.
     pub(crate) async fn next_within(&mut self, limit: Duration) -> Option<Message> {
-        timeout(limit, self.stream.next()).await.ok().map(|next| next.expect("an open socket").expect("a good frame"))
+        let deadline = Instant::now() + limit;
+        loop {
+            let next = timeout_at(deadline, self.stream.next()).await.ok()?;
+            let message = next.expect("an open socket").expect("a good frame");
+            if !message.is_ping() {
+                return Some(message);
+            }
+            // The codec has queued the pong.
+            self.stream.flush().await.expect("an open socket");
+        }
+    }
+
+    /// Listens for this (virtual) time, and says whether nothing came.
+    pub(crate) async fn quiet_for(&mut self, time: Duration) -> bool {
+        self.next_within(time).await.is_none()
     }
 
     /// The next message, which is text.

@@ -1,9 +1,10 @@
 //! What the gateway is told of actors.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gateway::{ActorQuery, ActorView, Directory, Refusal};
+use parking_lot::Mutex;
 use protocol::id::ActorId;
 use tokio::sync::watch;
 
@@ -12,31 +13,56 @@ use tokio::sync::watch;
 pub(crate) struct ScriptedDirectory {
     actors: Mutex<HashMap<ActorId, watch::Sender<ActorView>>>,
     keys: Mutex<HashMap<Vec<String>, ActorId>>,
+    unborn: Mutex<HashMap<Vec<String>, ActorId>>,
+    created: Mutex<Vec<ActorQuery>>,
     resolved: Mutex<Vec<ActorQuery>>,
+    is_silent: AtomicBool,
     wakes: watch::Sender<Vec<ActorId>>,
 }
 
 impl ScriptedDirectory {
     /// An actor exists, in this state.
     pub(crate) fn show(&self, actor: ActorId, view: ActorView) {
-        self.actors.lock().unwrap().insert(actor, watch::Sender::new(view));
+        self.actors.lock().insert(actor, watch::Sender::new(view));
     }
 
     /// An actor changes, and everybody who watches it is told.
     pub(crate) fn change(&self, actor: ActorId, change: impl FnOnce(&mut ActorView)) {
-        let actors = self.actors.lock().unwrap();
+        let actors = self.actors.lock();
         actors.get(&actor).expect("a known actor").send_modify(change);
+    }
+
+    /// How many requests watch an actor.
+    pub(crate) fn watchers(&self, actor: ActorId) -> usize {
+        self.actors.lock().get(&actor).expect("a known actor").receiver_count()
     }
 
     /// Queries with this key mean an actor.
     pub(crate) fn give_key(&self, key: &[&str], actor: ActorId) {
         let key = key.iter().map(ToString::to_string).collect();
-        self.keys.lock().unwrap().insert(key, actor);
+        self.keys.lock().insert(key, actor);
+    }
+
+    /// Queries with this key mean no actor, or no longer, until one of them creates this one.
+    pub(crate) fn reserve_key(&self, key: &[&str], actor: ActorId) {
+        let key: Vec<String> = key.iter().map(ToString::to_string).collect();
+        self.keys.lock().remove(&key);
+        self.unborn.lock().insert(key, actor);
+    }
+
+    /// No query is answered any more.
+    pub(crate) fn never_answer(&self) {
+        self.is_silent.store(true, Ordering::Relaxed);
+    }
+
+    /// Queries that created an actor, in order.
+    pub(crate) fn created(&self) -> Vec<ActorQuery> {
+        self.created.lock().clone()
     }
 
     /// Queries that were asked, in order.
     pub(crate) fn resolved(&self) -> Vec<ActorQuery> {
-        self.resolved.lock().unwrap().clone()
+        self.resolved.lock().clone()
     }
 
     /// How often an actor was woken.
@@ -57,13 +83,23 @@ fn count(wakes: &[ActorId], actor: ActorId) -> usize {
 }
 
 impl Directory for ScriptedDirectory {
-    async fn resolve(&self, query: ActorQuery) -> Result<ActorId, Refusal> {
-        self.resolved.lock().unwrap().push(query.clone());
-        Ok(*self.keys.lock().unwrap().get(&query.key).expect("a key that the test has given out"))
+    async fn find(&self, query: &ActorQuery) -> Result<Option<ActorId>, Refusal> {
+        self.resolved.lock().push(query.clone());
+        if self.is_silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        Ok(self.keys.lock().get(&query.key).copied())
+    }
+
+    async fn create(&self, query: ActorQuery) -> Result<ActorId, Refusal> {
+        let actor = *self.unborn.lock().get(&query.key).expect("a key that the test has given out");
+        self.keys.lock().insert(query.key.clone(), actor);
+        self.created.lock().push(query);
+        Ok(actor)
     }
 
     async fn watch(&self, actor: ActorId) -> Result<Option<watch::Receiver<ActorView>>, Refusal> {
-        Ok(self.actors.lock().unwrap().get(&actor).map(watch::Sender::subscribe))
+        Ok(self.actors.lock().get(&actor).map(watch::Sender::subscribe))
     }
 
     fn wake(&self, actor: ActorId) {

@@ -40,26 +40,24 @@ impl Host {
     /// The next frame, if it comes within this (virtual) time.
     pub(crate) async fn next_within(&mut self, limit: Duration) -> Option<(MessageId, ToEnvoyTunnelMessageKind)> {
         let outgoing = timeout(limit, self.outbox.messages.recv()).await.ok()??;
-        match outgoing.message {
-            ToEnvoy::TunnelMessage(message) => Some((message.message_id, message.message_kind)),
-            other => panic!("the gateway sends tunnel messages only, not {other:?}"),
-        }
+        let ToEnvoy::TunnelMessage(message) = outgoing.message else {
+            panic!("the gateway sends tunnel messages only, not {:?}", outgoing.message);
+        };
+        Some((message.message_id, message.message_kind))
     }
 
     /// The start of an HTTP request.
     pub(crate) async fn expect_request(&mut self) -> (Request, RequestStart) {
-        match self.next().await {
-            (id, ToEnvoyTunnelMessageKind::RequestStart(start)) => (Request { id }, start),
-            other => panic!("expected a request start, not {other:?}"),
-        }
+        let (id, kind) = self.next().await;
+        let ToEnvoyTunnelMessageKind::RequestStart(start) = kind else { panic!("expected a request start, not {kind:?}") };
+        (Request { id }, start)
     }
 
     /// The open of a WebSocket.
     pub(crate) async fn expect_open(&mut self) -> (Request, WebSocketOpen) {
-        match self.next().await {
-            (id, ToEnvoyTunnelMessageKind::WebSocketOpen(open)) => (Request { id }, open),
-            other => panic!("expected a WebSocket open, not {other:?}"),
-        }
+        let (id, kind) = self.next().await;
+        let ToEnvoyTunnelMessageKind::WebSocketOpen(open) = kind else { panic!("expected a WebSocket open, not {kind:?}") };
+        (Request { id }, open)
     }
 
     /// Accepts the next WebSocket.
@@ -73,13 +71,23 @@ impl Host {
     pub(crate) fn send(&self, request: &Request, index: u16, kind: ToRivetTunnelMessageKind) {
         let message_id = MessageId { message_index: index, ..request.id };
         let message = ToRivetTunnelMessage { message_id, message_kind: kind };
-        self.tunnels.deliver(self.link.host(), self.link.session(), message);
+        self.tunnels.deliver(&self.link, message);
     }
 
     /// A whole answer.
     pub(crate) fn answer(&self, request: &Request, status: u16, body: &str) {
-        let start = ResponseStart { status, headers: headers(&[]), body: Some(Bytes::from(body.to_owned())), stream: false };
+        self.answer_with(request, status, &[], body);
+    }
+
+    /// A whole answer with headers.
+    pub(crate) fn answer_with(&self, request: &Request, status: u16, pairs: &[(&str, &str)], body: &str) {
+        let start = ResponseStart { status, headers: headers(pairs), body: Some(Bytes::from(body.to_owned())), stream: false };
         self.send(request, 0, ToRivetTunnelMessageKind::ResponseStart(start));
+    }
+
+    /// The answer of a host's connection layer, for a request that no actor has seen.
+    pub(crate) fn refuse(&self, request: &Request, error: &str) {
+        self.answer_with(request, 503, &[("x-rivet-error", error)], "{}");
     }
 
     /// The head of a streamed answer.

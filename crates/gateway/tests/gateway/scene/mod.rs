@@ -3,13 +3,14 @@
 mod client;
 mod directory;
 mod host;
+mod journal;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use gateway::{ActorView, Gateway, GatewayConfig, Readiness, Tunnels};
+use gateway::{ActorView, AdmissionConfig, ClientLimits, Gateway, GatewayConfig, RateLimit, Readiness, Tunnels, WaitingLimits};
 use protocol::envoy::GatewayId;
 use protocol::id::{ActorId, Id};
 use protocol::limits;
@@ -17,7 +18,10 @@ use protocol::limits;
 pub(crate) use client::{Answer, Connection, Socket, get, request};
 pub(crate) use directory::ScriptedDirectory;
 pub(crate) use host::{Host, Request, headers};
+pub(crate) use journal::ScriptedJournal;
 
+/// The gateway of these tests.
+pub(crate) const GATEWAY: GatewayId = GatewayId(*b"gate");
 /// The ray id of every request that brings none.
 pub(crate) const RAY: &str = "test-ray";
 /// Where clients come from unless a test says otherwise.
@@ -28,6 +32,7 @@ pub(crate) struct Scene {
     pub(crate) gateway: Gateway<ScriptedDirectory>,
     pub(crate) directory: Arc<ScriptedDirectory>,
     pub(crate) tunnels: Tunnels,
+    pub(crate) journal: Arc<ScriptedJournal>,
     next_session: AtomicU64,
 }
 
@@ -39,12 +44,22 @@ impl Scene {
 
     /// With other limits.
     pub(crate) fn with(change: impl FnOnce(&mut GatewayConfig)) -> Self {
+        let waiting = WaitingLimits {
+            for_actors_max_bytes: limits::WAITING_FOR_ACTORS_MAX_BYTES,
+            for_clients_max_bytes: limits::WAITING_FOR_CLIENTS_MAX_BYTES,
+        };
+        Self::with_waiting(waiting, change)
+    }
+
+    /// With other limits, also of what may wait over all requests.
+    pub(crate) fn with_waiting(waiting: WaitingLimits, change: impl FnOnce(&mut GatewayConfig)) -> Self {
         let mut config = default_config();
         change(&mut config);
         let directory = Arc::new(ScriptedDirectory::default());
-        let tunnels = Tunnels::new(GatewayId(*b"gate"));
+        let journal = Arc::new(ScriptedJournal::default());
+        let tunnels = Tunnels::new(GATEWAY, journal.clone(), waiting);
         let gateway = Gateway::new(directory.clone(), tunnels.clone(), config);
-        Self { gateway, directory, tunnels, next_session: AtomicU64::new(1) }
+        Self { gateway, directory, tunnels, journal, next_session: AtomicU64::new(1) }
     }
 
     /// An actor that sleeps.
@@ -72,8 +87,16 @@ impl Scene {
         Host::connect(self.tunnels.clone(), host.link.host().0, session, host.link.protocol_version())
     }
 
+    /// The actor has been given to a host, where it starts.
+    pub(crate) fn place(&self, actor: ActorId, generation: u32, host: &Host) {
+        self.tunnels.generation_placed(actor, generation, host.link.host());
+        let link = Some(host.link.clone());
+        self.directory.change(actor, |view| view.readiness = Readiness::Hosted { generation, link });
+    }
+
     /// The actor runs on a host.
     pub(crate) fn run(&self, actor: ActorId, generation: u32, host: &Host) {
+        self.tunnels.generation_placed(actor, generation, host.link.host());
         let link = Some(host.link.clone());
         self.directory.change(actor, |view| view.readiness = Readiness::Ready { generation, link });
     }
@@ -86,20 +109,27 @@ impl Scene {
 
     /// The actor's generation has ended: it sleeps, crashed, or moves.
     pub(crate) fn stop(&self, actor: ActorId) {
-        self.directory.change(actor, |view| {
-            view.readiness = Readiness::NotReady;
-            view.ended_generations += 1;
-        });
-        self.tunnels.generation_ended(actor);
+        self.end(actor, Readiness::NotReady);
     }
 
     /// The actor is gone for good.
     pub(crate) fn destroy(&self, actor: ActorId) {
+        self.end(actor, Readiness::Destroyed);
+    }
+
+    fn end(&self, actor: ActorId, readiness: Readiness) {
+        let mut ended = None;
         self.directory.change(actor, |view| {
-            view.readiness = Readiness::Destroyed;
+            ended = match view.readiness {
+                Readiness::Ready { generation, .. } | Readiness::Hosted { generation, .. } => Some(generation),
+                Readiness::NotReady | Readiness::Destroyed => None,
+            };
+            view.readiness = readiness;
             view.ended_generations += 1;
         });
-        self.tunnels.generation_ended(actor);
+        if let Some(generation) = ended {
+            self.tunnels.generation_ended(actor, generation);
+        }
     }
 
     /// A client's connection.
@@ -112,15 +142,32 @@ impl Scene {
         Connection::open(self.gateway.clone(), peer).await
     }
 
+    /// A client's connection, byte by byte.
+    pub(crate) fn connect_raw(&self) -> tokio::io::DuplexStream {
+        client::raw(self.gateway.clone(), PEER)
+    }
+
     /// A client's WebSocket, not yet accepted by any actor.
     pub(crate) async fn websocket(&self, target: &str) -> Socket {
-        Socket::open(self.gateway.clone(), PEER, target, &[]).await
+        self.websocket_with(target, &[]).await
+    }
+
+    /// The same with headers.
+    pub(crate) async fn websocket_with(&self, target: &str, headers: &[(&str, &str)]) -> Socket {
+        Socket::open(self.gateway.clone(), PEER, target, headers).await
     }
 
     /// Lets everything run that can run now, and then checks that no request is left in the gateway's tables.
     pub(crate) async fn expect_no_leak(&self) {
         settle().await;
         assert_eq!(self.tunnels.open_count(), 0, "open tunnels are left behind");
+        let metrics = self.gateway.metrics();
+        let sockets: u64 = metrics.websockets_open.iter().map(|(_state, open)| open.get()).sum();
+        let open = (metrics.http_requests_open.get(), sockets, metrics.tasks.get(), self.gateway.admission_counts().in_flight);
+        assert_eq!(open, (0, 0, 0, 0), "requests, sockets, tasks or slots are left behind");
+        let waiting = (self.tunnels.waiting_for_actors_bytes(), self.tunnels.waiting_for_clients_bytes());
+        assert_eq!(waiting, (0, 0), "bytes are left behind");
+        assert_eq!(self.journal.open(), [], "the journal has sockets that are over");
     }
 }
 
@@ -146,7 +193,27 @@ fn default_config() -> GatewayConfig {
         websocket_message_max_bytes: limits::WEBSOCKET_MESSAGE_MAX_BYTES,
         websocket_ack_timeout: Duration::from_secs(30),
         websocket_send_timeout: Duration::from_secs(5),
+        websocket_ping_timeout: limits::WEBSOCKET_PING_TIMEOUT,
+        websocket_message_rate: None,
         hibernation_wake_timeout: Duration::from_secs(90),
         hibernation_pending_max_bytes: limits::HIBERNATION_PENDING_MAX_BYTES,
+        admission: default_admission(),
+        websocket_health_route: false,
+        admin_token: None,
+    }
+}
+
+fn default_admission() -> AdmissionConfig {
+    let rate = RateLimit {
+        requests: limits::ACTOR_RATE_LIMIT_REQUESTS,
+        period: Duration::from_millis(limits::ACTOR_RATE_LIMIT_PERIOD_MS),
+    };
+    AdmissionConfig {
+        per_client: ClientLimits::default(),
+        per_actor: ClientLimits { rate: Some(rate), max_in_flight: Some(limits::ACTOR_IN_FLIGHT_MAX) },
+        exempt_loopback: true,
+        trusted_proxies: ["127.0.0.0/8", "10.0.0.0/8"].map(|network| network.parse().expect("a network")).to_vec(),
+        remembered_max: limits::ADMISSION_REMEMBERED_MAX as usize,
+        remembered_for: Duration::from_secs(3600),
     }
 }

@@ -1,4 +1,4 @@
-//! Clients that hold a socket open and keep still.
+//! WebSockets of clients.
 
 use std::net::SocketAddr;
 
@@ -9,17 +9,18 @@ use testkit::in_time;
 use tokio::net::TcpStream;
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
-type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 /// Sockets that are opened at the same time.
 const OPENINGS: usize = 32;
-const MESSAGE: &str = "a message of 64 bytes, of which this is the beginning, and this.";
+pub(crate) const MESSAGE: &str = "a message of 64 bytes, of which this is the beginning, and this.";
 
-pub(crate) struct Clients {
+/// Sockets that are open and keep still.
+pub(crate) struct Sockets {
     sockets: Vec<Socket>,
 }
 
-impl Clients {
+impl Sockets {
     /// Opens so many sockets, evenly over the actors. Each has exchanged one message when it counts as open.
     pub(crate) async fn open(address: SocketAddr, actors: &[String], count: usize) -> Self {
         let open = async |number: usize| {
@@ -31,7 +32,7 @@ impl Clients {
     }
 
     /// Panics when a socket has ended or brought something that nobody asked for.
-    pub(crate) fn assert_open(&mut self) {
+    pub(crate) fn assert_still(&mut self) {
         for socket in &mut self.sockets {
             if let Some(came) = socket.next().now_or_never() {
                 panic!("a socket that should be still brought {came:?}");
@@ -45,7 +46,8 @@ impl Clients {
     }
 }
 
-async fn open(address: SocketAddr, actor: &str) -> Socket {
+/// Opens a socket to an actor.
+pub(crate) async fn open(address: SocketAddr, actor: &str) -> Socket {
     let url = format!("ws://{address}/gateway/{actor}/websocket/");
     let stream = TcpStream::connect(address).await.unwrap_or_else(|error| panic!("{error}; is `ulimit -n` high enough?"));
     stream.set_nodelay(true).unwrap();
@@ -55,7 +57,8 @@ async fn open(address: SocketAddr, actor: &str) -> Socket {
     socket
 }
 
-async fn echo(socket: &mut Socket) {
+/// Exchanges a message.
+pub(crate) async fn echo(socket: &mut Socket) {
     socket.send(Message::text(MESSAGE)).await.expect("an open socket");
     let answer = in_time("an echo", socket.next()).await.expect("an open socket").expect("a message");
     assert_eq!(answer.as_text(), Some(MESSAGE));
