@@ -10,6 +10,18 @@ export function pattern(count) {
   return bytes;
 }
 
+const BLOCK_BYTES = 1024 * 1024;
+
+/** Blocks of 1 MiB, of which no two are alike. */
+export function* blocks(count) {
+  const common = pattern(BLOCK_BYTES);
+  for (let i = 0; i < count; i++) {
+    const block = common.slice();
+    new DataView(block.buffer).setUint32(0, i);
+    yield block;
+  }
+}
+
 async function onRequest(c, request) {
   const url = new URL(request.url);
   switch (url.pathname) {
@@ -35,6 +47,8 @@ async function onRequest(c, request) {
     }
     case "/bytes":
       return new Response(pattern(Number(url.searchParams.get("count"))));
+    case "/blocks":
+      return new Response(ReadableStream.from(blocks(Number(url.searchParams.get("count")))));
     case "/nothing":
       return new Response(null, { status: 204, headers: { "x-empty": "yes" } });
     case "/stream":

@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 
 const CLIENTS = 5;
 const BURST = 50;
+const CROWD = 200;
+const CROWD_BURST = 100;
 
 /** A connection that is subscribed to `name` for certain: the actor's answer comes after the subscription was read. */
 async function subscriber(handle, name) {
@@ -26,6 +28,19 @@ async function broadcast(t) {
   const expected = Array.from({ length: BURST }, (_, i) => [i, `event ${i}`]);
   for (const one of everyone) assert.deepEqual(one.received, expected, "each client has every event once, in order");
   assert.deepEqual(deaf.received, [], "a client gets only what it subscribed to");
+}
+
+async function crowd(t) {
+  const handle = t.client.counter.getOrCreate(t.key("crowd"));
+  t.doing(`opening ${CROWD} subscribed connections`);
+  const everyone = await Promise.all(Array.from({ length: CROWD }, () => subscriber(handle, "tick")));
+  t.doing("broadcasting");
+  await handle.burst(CROWD_BURST);
+  await t.until(`all ${CROWD} clients to have all ${CROWD_BURST} events`, () =>
+    everyone.every((one) => one.received.length >= CROWD_BURST),
+  );
+  const expected = Array.from({ length: CROWD_BURST }, (_, i) => [i, `event ${i}`]);
+  for (const one of everyone) assert.deepEqual(one.received, expected, "each client has every event once, in order");
 }
 
 async function eventBeforeAnswer(t) {
@@ -67,6 +82,12 @@ export const cases = [
     name: "event-broadcast",
     about: `${CLIENTS} clients each get ${BURST} events in order`,
     run: broadcast,
+  },
+  {
+    name: "event-burst",
+    about: `${CROWD} clients each get ${CROWD_BURST} events in order`,
+    encodings: "none",
+    run: crowd,
   },
   {
     name: "event-before-answer",

@@ -36,6 +36,14 @@ async function nothingStaysOpen(t) {
   }
 }
 
+/** Waits until only hosts are connected: clients keep connections for some seconds in the hope of another request. */
+async function onlyHostsAreConnected(t) {
+  if (t.reference) return;
+  await t.until("all connections but those of hosts to be closed", async () => {
+    return (await t.engine.metric("rivet_guard_tcp_connection_pending")) === t.stack.hosts.length;
+  });
+}
+
 /** Lets a fault happen to the open connections of a link, and ends it: with a reset where bytes are lost for good. */
 async function undergo(t, link, [direction, fault, lastsMs]) {
   t.doing(`${fault} ${direction} between the engine and the ${link.name}`);
@@ -211,6 +219,7 @@ async function hostLosesCommits(t) {
   assert.ok(isIncreasing(recorded), "messages in order, and none twice");
   sockets.last.socket.close();
   await nothingStaysOpen(t);
+  await onlyHostsAreConnected(t);
 }
 
 async function hostFallsSilent(t) {
@@ -347,6 +356,7 @@ async function randomFaults(t) {
     assert.ok(isIncreasing(recorded), "in order");
   }
   await nothingStaysOpen(t);
+  await onlyHostsAreConnected(t);
 }
 
 export const cases = [

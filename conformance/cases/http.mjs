@@ -2,10 +2,19 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import http from "node:http";
-import { pattern } from "../apps/raw.mjs";
+import { blocks, pattern } from "../apps/raw.mjs";
 
-const UPLOAD_BYTES = 3 * 1024 * 1024;
-const DOWNLOAD_BYTES = 8 * 1024 * 1024;
+const MIB = 1024 * 1024;
+const UPLOAD_BYTES = 3 * MIB;
+const DOWNLOAD_BYTES = 8 * MIB;
+const LARGE_STREAM_MIB = 200;
+/** The most that a request may carry, and how often it does. */
+const LARGE_UPLOAD_MIB = 20;
+const LARGE_UPLOADS = 5;
+/** What a body may add to the engine's memory, however long it is. */
+const GROWTH_MAX_BYTES = 32 * MIB;
+/** A window of 1 MiB, and the message that overshoots it. */
+const WAITING_MAX_BYTES = MIB + 64 * 1024;
 
 async function requests(t) {
   const raw = t.client.raw.getOrCreate(t.key("http"));
@@ -103,6 +112,67 @@ async function download(t) {
   assert.equal(sha256(bytes), sha256(pattern(DOWNLOAD_BYTES)), "every byte in its place");
 }
 
+/** Watches that the engine does not keep what passes through it. */
+class MemoryWatch {
+  static async begin(t) {
+    const watch = new MemoryWatch();
+    watch.t = t;
+    watch.before = await watch.resident();
+    return watch;
+  }
+
+  resident() {
+    return this.t.engine.metric("process_resident_memory_bytes");
+  }
+
+  async look(when) {
+    if (this.t.reference) return;
+    const growth = (await this.resident()) - this.before;
+    assert.ok(growth <= GROWTH_MAX_BYTES, `${when} the engine has grown by ${growth} bytes`);
+    const waiting = await this.t.engine.metric("rivet_gateway_waiting_bytes");
+    assert.ok(waiting <= WAITING_MAX_BYTES, `${when} ${waiting} bytes wait in the engine`);
+  }
+}
+
+async function largeStream(t) {
+  const raw = t.client.raw.getOrCreate(t.key("large-stream"));
+  await (await raw.fetch("/hello?name=x")).text();
+  const memory = await MemoryWatch.begin(t);
+  t.doing(`reading ${LARGE_STREAM_MIB} MiB`);
+  const answer = await raw.fetch(`/blocks?count=${LARGE_STREAM_MIB}`);
+  const received = createHash("sha256");
+  let length = 0;
+  let nextLook = 0;
+  for await (const piece of answer.body) {
+    received.update(piece);
+    length += piece.length;
+    if (length < nextLook) continue;
+    nextLook += 20 * MIB;
+    await memory.look(`after ${length} bytes`);
+  }
+  const sent = createHash("sha256");
+  for (const block of blocks(LARGE_STREAM_MIB)) sent.update(block);
+  assert.equal(length, LARGE_STREAM_MIB * MIB);
+  assert.equal(received.digest("hex"), sent.digest("hex"), "every byte in its place");
+}
+
+async function largeUploads(t) {
+  const raw = t.client.raw.getOrCreate(t.key("large-uploads"));
+  const body = Buffer.concat([...blocks(LARGE_UPLOAD_MIB)]);
+  const expected = { length: body.length, sha256: sha256(body) };
+  await (await raw.fetch("/hello?name=x")).text();
+  const memory = await MemoryWatch.begin(t);
+  for (let n = 1; n <= LARGE_UPLOADS; n++) {
+    t.doing(`uploading ${LARGE_UPLOAD_MIB} MiB, time ${n}`);
+    let over = false;
+    const answer = raw.fetch("/digest", { method: "POST", body }).finally(() => {
+      over = true;
+    });
+    while (!over) await memory.look(`during upload ${n}`);
+    assert.deepEqual(await (await answer).json(), expected);
+  }
+}
+
 async function streaming(t) {
   const raw = t.client.raw.getOrCreate(t.key("stream"));
   t.doing("opening an event stream");
@@ -151,6 +221,18 @@ export const cases = [
     about: "8 MiB down to a reader that starts late, byte for byte",
     encodings: "none",
     run: download,
+  },
+  {
+    name: "http-large-stream",
+    about: `${LARGE_STREAM_MIB} MiB down, byte for byte, in constant memory`,
+    encodings: "none",
+    run: largeStream,
+  },
+  {
+    name: "http-large-uploads",
+    about: `${LARGE_UPLOAD_MIB} MiB up ${LARGE_UPLOADS} times, byte for byte, in constant memory`,
+    encodings: "none",
+    run: largeUploads,
   },
   {
     name: "http-stream",

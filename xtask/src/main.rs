@@ -19,7 +19,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test                 everything the CI checks: format, lints, unit tests, documentation tests, conformance
-  conformance [ARG..]  only the unmodified npm packages against the release build; arguments go to the runner
+  conformance [ARG..]  only the unmodified npm packages against an optimised build; arguments go to the runner
   bench [ARG..]        the benchmarks of the store; arguments go to criterion
   fmt                  format all code
 ";

@@ -99,14 +99,15 @@ pub(crate) fn conformance(repository: &Repository, arguments: &[String]) -> Resu
     Ok(())
 }
 
-/// Runs the unmodified npm packages against our release build, or against the engine that the arguments name; and through
+/// Runs the unmodified npm packages against our optimised build, or against the engine that the arguments name; and through
 /// the proxy of `testkit`.
 fn run_conformance(repository: &Repository, arguments: &[String]) -> Result<Counts> {
     let mut runner = repository.command("node", &["conformance/run.mjs"]);
     let names = |option: &str| arguments.iter().any(|argument| argument == option);
     if !names("--engine") {
-        step("release build", || tools::run(&mut repository.cargo(&["build", "--release", "--package", "engine"])))?;
-        runner.arg("--engine").arg(repository.target.join("release/rivet-engine"));
+        let arguments = ["build", "--profile", "conformance", "--package", "engine"];
+        step("optimised build", || tools::run(&mut repository.cargo(&arguments)))?;
+        runner.arg("--engine").arg(repository.target.join("conformance/rivet-engine"));
     }
     if !names("--proxy") {
         // For the whole workspace, because the unit tests have built it so already.

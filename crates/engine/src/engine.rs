@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actor_data::ActorData;
-use gateway::{
-    AdminToken, AdmissionConfig, ClientLimits, Gateway, GatewayConfig, MessageRate, RateLimit, Tunnels, WaitingLimits,
-};
+use gateway::{Gateway, Tunnels};
 use lifecycle::actor::Rules;
 use lifecycle::envoy::EnvoyRules;
 use protocol::envoy::{GatewayId, ProtocolMetadata};
+use protocol::limits;
 use store::{LmdbOptions, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -19,17 +18,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::api::{self, ApiContext};
 use crate::catalog::Catalog;
 use crate::catalog::pool_config::PoolRules;
-use crate::config::{Bus, Config, Database, Durability, Guard, Millis, Topology};
+use crate::config::{Bus, Config, Database, Durability, Millis, Topology};
 use crate::envoy::{Access, EnvoyContext};
 use crate::error::StartError;
+use crate::gateway_settings::{gateway_config, waiting_limits};
 use crate::hosts::Hosts;
 use crate::metrics::{self, ListenerMetrics, MetricsContext};
 use crate::scheduler::{self, Scheduler, SchedulerConfig};
 use crate::server::{self, Routes};
 use crate::sockets::OpenSockets;
-
-/// Even when clients have used up all the time, hosts have this long to hear that the engine stops.
-const HOSTS_FAREWELL: Duration = Duration::from_secs(1);
 
 /// A running engine. Dropping it stops everything at once; [`Engine::shutdown`] lets open requests finish.
 pub struct Engine {
@@ -121,6 +118,7 @@ impl Engine {
             api: api.clone(),
             datacenter_label,
             tcp_nodelay: config.guard.tcp_nodelay,
+            request_body_max_bytes: config.guard.http_max_request_body_size,
             metrics: listener.clone(),
         });
         let sources = MetricsContext { hosts, scheduler: scheduler.clone(), gateway: gateway.clone(), tunnels, listener };
@@ -158,7 +156,7 @@ impl Engine {
         }
         let _ = self.stopping.send(true);
         // Ends when the last connection has written its close frame and dropped its sender.
-        let told_by = deadline.max(tokio::time::Instant::now() + HOSTS_FAREWELL);
+        let told_by = deadline.max(tokio::time::Instant::now() + limits::SHUTDOWN_HOSTS_FAREWELL);
         let _ = tokio::time::timeout_at(told_by, self.hosts_gone.recv()).await;
         self.background.shutdown().await;
         self.store.close().await;
@@ -266,51 +264,5 @@ fn init_message(config: &Config) -> ProtocolMetadata {
         envoy_lost_threshold: ms(config.pegboard.envoy_lost_threshold),
         actor_stop_threshold: ms(config.pegboard.actor_stop_threshold),
         max_response_payload_size: config.pegboard.envoy_max_response_payload_size,
-    }
-}
-
-fn waiting_limits(config: &Config) -> WaitingLimits {
-    WaitingLimits {
-        for_actors_max_bytes: config.pegboard.gateway_waiting_for_actors_max_size,
-        for_clients_max_bytes: config.pegboard.gateway_waiting_for_clients_max_size,
-    }
-}
-
-fn gateway_config(config: &Config) -> GatewayConfig {
-    let (guard, pegboard) = (&config.guard, &config.pegboard);
-    let chunk_idle = pegboard.gateway_response_chunk_idle_timeout_ms.duration();
-    GatewayConfig {
-        actor_ready_timeout: guard.actor_ready_timeout_ms.duration(),
-        resolve_timeout: guard.route_pegboard_resolve_query_timeout_ms.duration(),
-        response_start_timeout: pegboard.gateway_response_start_timeout_ms.duration(),
-        response_chunk_idle_timeout: (!chunk_idle.is_zero()).then_some(chunk_idle),
-        request_body_max_bytes: guard.http_max_request_body_size.min(pegboard.gateway_http_max_request_body_size),
-        response_payload_max_bytes: pegboard.envoy_max_response_payload_size,
-        websocket_open_timeout: pegboard.gateway_websocket_open_timeout_ms.duration(),
-        websocket_message_max_bytes: guard.websocket_max_message_size,
-        websocket_ack_timeout: pegboard.gateway_hws_message_ack_timeout_ms.duration(),
-        websocket_send_timeout: guard.websocket_send_timeout_ms.duration(),
-        websocket_ping_timeout: pegboard.gateway_tunnel_ping_timeout_ms.duration(),
-        websocket_message_rate: pegboard
-            .gateway_websocket_rate_limit_requests
-            .map(|burst| MessageRate { burst, interval: pegboard.gateway_websocket_rate_limit_drip_rate_ms.duration() }),
-        hibernation_wake_timeout: pegboard.hibernating_request_eligible_threshold.duration(),
-        hibernation_pending_max_bytes: pegboard.gateway_hws_max_pending_size,
-        websocket_health_route: guard.enable_websocket_health_route,
-        admin_token: config.auth.admin_token.as_ref().map(|token| AdminToken::new(token.expose())),
-        admission: admission_config(guard),
-    }
-}
-
-fn admission_config(guard: &Guard) -> AdmissionConfig {
-    let rate = |limit: crate::config::RateLimit| RateLimit { requests: limit.requests, period: limit.period_ms.duration() };
-    let documented = ClientLimits { rate: Some(rate(guard.actor_rate_limit)), max_in_flight: Some(guard.actor_max_in_flight) };
-    AdmissionConfig {
-        per_client: ClientLimits { rate: guard.rate_limit.map(rate), max_in_flight: guard.max_in_flight },
-        per_actor: if guard.enforce_documented_limits { documented } else { ClientLimits::default() },
-        exempt_loopback: guard.exempt_loopback,
-        trusted_proxies: guard.trusted_proxies.iter().map(|network| network.net()).collect(),
-        remembered_max: usize::try_from(guard.admission_client_state_cache_capacity).unwrap_or(usize::MAX),
-        remembered_for: guard.admission_client_state_cache_idle_timeout_ms.duration(),
     }
 }

@@ -15,10 +15,11 @@ use gateway::{EnvoyLink, HostId, SocketId, SocketJournal, downstream_closed};
 use lifecycle::Ts;
 use parking_lot::Mutex;
 use protocol::id::ActorId;
-use store::{Batch, Scan, Store, StoreError};
+use store::{Batch, Store, StoreError};
 
 use crate::clock;
 use crate::error::StartError;
+use crate::pages::Pages;
 use crate::records::open_socket;
 
 /// The journal of sockets; clone freely.
@@ -49,10 +50,12 @@ impl OpenSockets {
     /// Takes over from an engine process that has ended: all its sockets are over. `host_of` says where an actor runs, if it
     /// runs.
     pub(crate) async fn load(&self, host_of: impl Fn(ActorId) -> Option<HostId>) -> Result<(), StartError> {
-        let (start, end) = open_socket::all();
-        for (key, _) in self.0.store.scan(Scan { max_bytes: usize::MAX, ..Scan::range(start, end) }).await? {
-            let (actor, socket) = open_socket::parse(&key)?;
-            self.closed(actor, socket, host_of(actor));
+        let mut pages = Pages::new(&self.0.store, open_socket::all());
+        while let Some(rows) = pages.next().await? {
+            for (key, _) in rows {
+                let (actor, socket) = open_socket::parse(&key)?;
+                self.closed(actor, socket, host_of(actor));
+            }
         }
         Ok(())
     }
@@ -177,6 +180,7 @@ impl SocketJournal for OpenSockets {
 mod tests {
     use gateway::{Outbox, SessionId};
     use protocol::envoy::{GatewayId, RequestId, ToEnvoy};
+    use store::Scan;
 
     use super::*;
 

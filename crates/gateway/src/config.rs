@@ -1,4 +1,5 @@
-//! The limits of the gateway that an operator may change; defaults are in `protocol::limits` and `spec/gateway.md` 18.
+//! The limits of the gateway that an operator may change; their defaults are in `protocol::limits`,
+//! like the limits that nobody may change (`spec/gateway.md` 18).
 
 use std::time::Duration;
 
@@ -52,22 +53,3 @@ pub struct MessageRate {
     /// After that, one message more per interval.
     pub interval: Duration,
 }
-
-/// Answers of a generation that ended may arrive a little after the news of its end, because a host sends both through
-/// queues of their own; a request waits this long for them.
-pub(crate) const STOPPED_GRACE: Duration = Duration::from_millis(250);
-
-/// A woken actor restores its hibernating sockets before or shortly after it reports running. A busy host with thousands of
-/// them gets this long (`spec/envoy-protocol.md` 14.6).
-pub(crate) const RESTORE_GRACE: Duration = Duration::from_secs(5);
-
-/// A client that gets its answer before it has sent its whole request is read on, and what it sends thrown away, up to as
-/// many bytes as a body may have and until it is silent for this long after the answer was written. Many clients send
-/// everything before they look at the answer, and a connection that is closed meanwhile takes the answer with it. The
-/// 256 KiB of `spec/gateway.md` 14.2 are too few for that: `curl` goes on sending.
-pub(crate) const EARLY_ANSWER_SILENCE: Duration = Duration::from_secs(2);
-/// And for this long in all.
-pub(crate) const EARLY_ANSWER_LINGER: Duration = Duration::from_secs(30);
-
-/// After a close frame was sent, the client's own close is awaited for this long.
-pub(crate) const CLOSE_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -431,3 +431,6 @@ impl Coded for GatewayError {
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

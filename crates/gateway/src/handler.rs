@@ -103,10 +103,7 @@ impl<D: Directory> Gateway<D> {
                 set_ray(&mut response, &ray);
                 return Ok(response.map(MeasuredBody::from));
             }
-            Ok(Claim::HealthSocket) => {
-                let send_timeout = self.shared.config.websocket_send_timeout;
-                websocket::health::answer(request, send_timeout, &self.shared.metrics).map(MeasuredBody::from)
-            }
+            Ok(Claim::HealthSocket) => websocket::health::answer(&self.shared, request).map(MeasuredBody::from),
             Ok(Claim::ToActor(to_actor)) => self.answer(request, Ok(to_actor), info).await,
             Err(error) => self.answer(request, Err(error), info).await,
         };

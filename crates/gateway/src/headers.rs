@@ -9,6 +9,7 @@ use http::header::{
 use http::uri::Authority;
 use http::{HeaderMap, Request, Uri};
 use protocol::envoy::Headers;
+use protocol::limits;
 
 /// Carries the trace id of a request, both ways.
 pub const RAY_ID_HEADER: HeaderName = HeaderName::from_static("x-rivet-ray-id");
@@ -16,12 +17,11 @@ pub const RAY_ID_HEADER: HeaderName = HeaderName::from_static("x-rivet-ray-id");
 pub(crate) const ERROR_HEADER: HeaderName = HeaderName::from_static("x-rivet-error");
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const RAY_ID_MAX_BYTES: usize = 30;
 
 /// The client's own ray id, if it sent a usable one.
 pub fn accept_ray_id(headers: &HeaderMap) -> Option<&str> {
     let ray = headers.get(RAY_ID_HEADER)?.to_str().ok()?;
-    let usable = (1..=RAY_ID_MAX_BYTES).contains(&ray.len())
+    let usable = (1..=limits::RAY_ID_MAX_BYTES).contains(&ray.len())
         && ray.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     usable.then_some(ray)
 }

@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Empty, ReadBuf, empty};
 use tokio::net::TcpStream;
 
+use crate::budget::Share;
 use crate::frames::FrameBoundary;
-
 use crate::metrics::Held;
 
 /// A connection that can acknowledge each TCP segment at once.
@@ -30,9 +30,42 @@ pub struct ClientStream {
     sent: u64,
     /// No more is read once this many bytes were.
     read_until: Option<u64>,
-    frames: Option<FrameBoundary>,
+    messages: Option<Messages>,
     /// Its place in the count of open connections.
     _open: Option<Held>,
+}
+
+/// The WebSocket messages that come over a connection.
+#[derive(Debug)]
+struct Messages {
+    frames: FrameBoundary,
+    /// What the codec holds of unfinished messages. It grows with them and is given back when the codec is put away, because
+    /// the codec's buffer stays as large as the largest of them.
+    held: Share,
+    /// More has come than may be held.
+    exceed: bool,
+}
+
+impl Messages {
+    fn advance(&mut self, bytes: &[u8]) {
+        self.frames.advance(bytes);
+        let more = self.frames.unfinished_bytes().saturating_sub(self.held.bytes());
+        // What comes whole is never counted, which is most.
+        if more > 0 {
+            self.exceed |= self.held.grow(more).is_err();
+        }
+    }
+}
+
+/// What has come over a connection since it was upgraded, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// All of it.
+    pub(crate) bytes: u64,
+    /// That which belongs to WebSocket messages.
+    pub(crate) carried: u64,
+    /// What is held for a message of which more is to come; 0 between two messages.
+    pub(crate) held: u64,
 }
 
 /// Enough for a pong and for most of the messages that end a long silence.
@@ -87,7 +120,7 @@ impl ClientStream {
             received: 0,
             sent: 0,
             read_until: None,
-            frames: None,
+            messages: None,
             _open: None,
         }
     }
@@ -101,9 +134,13 @@ impl ClientStream {
         self
     }
 
-    /// Bytes read since the upgrade: what shows that the other end is there.
-    pub(crate) fn received(&self) -> u64 {
-        self.received
+    /// What was read since the upgrade: it shows that the other end is there.
+    pub(crate) fn received(&self) -> Received {
+        let Some(Messages { frames, held, .. }) = &self.messages else {
+            return Received { bytes: self.received, ..Received::default() };
+        };
+        let held = if frames.is_between_messages() { 0 } else { held.bytes() };
+        Received { bytes: self.received, carried: frames.carried_bytes(), held }
     }
 
     /// Bytes written so far: what shows that the other end takes them.
@@ -118,17 +155,35 @@ impl ClientStream {
 
     /// Whether more may have come than may be read now.
     pub(crate) fn is_held_back(&self) -> bool {
-        self.read_until.is_some_and(|limit| self.received >= limit)
+        self.read_until.is_some_and(|limit| self.received >= limit) || self.messages_exceed_their_share()
     }
 
-    /// Keeps account of WebSocket frames from here on.
-    pub(crate) fn follow_frames(&mut self) {
-        self.frames = Some(FrameBoundary::default());
+    /// Keeps account of WebSocket messages from here on. What is held of unfinished ones counts towards a share; when that
+    /// cannot grow any more, nothing more is read.
+    pub(crate) fn follow_messages(&mut self, held: Share) {
+        self.messages = Some(Messages { frames: FrameBoundary::default(), held, exceed: false });
+    }
+
+    /// Takes what comes from here on for bytes without meaning.
+    pub(crate) fn stop_following(&mut self) {
+        self.messages = None;
     }
 
     /// Whether all messages that were begun are complete.
     pub(crate) fn is_between_messages(&self) -> bool {
-        self.frames.as_ref().is_some_and(FrameBoundary::is_between_messages)
+        self.messages.as_ref().is_some_and(|messages| messages.frames.is_between_messages())
+    }
+
+    /// Whether more of an unfinished message has come than may be held.
+    pub(crate) fn messages_exceed_their_share(&self) -> bool {
+        self.messages.as_ref().is_some_and(|messages| messages.exceed)
+    }
+
+    /// Of complete messages nothing is held here any more.
+    pub(crate) fn release_complete(&mut self) {
+        if let Some(Messages { frames, held, .. }) = &mut self.messages {
+            held.shrink(held.bytes().saturating_sub(frames.unfinished_bytes()));
+        }
     }
 
     /// Takes the connection out, with all that is known of it.
@@ -150,8 +205,8 @@ impl ClientStream {
 
     fn count_received(&mut self, bytes: &[u8]) {
         self.received += bytes.len() as u64;
-        if let Some(frames) = &mut self.frames {
-            frames.advance(bytes);
+        if let Some(messages) = &mut self.messages {
+            messages.advance(bytes);
         }
     }
 

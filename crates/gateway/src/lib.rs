@@ -44,6 +44,6 @@ pub use handler::{Gateway, GatewayBody, RequestInfo, coded_response};
 pub use headers::{RAY_ID_HEADER, accept_ray_id, host_name};
 pub use io::ClientStream;
 pub use journal::{SocketId, SocketJournal, downstream_closed};
-pub use link::{EnvoyLink, HostId, LinkClosed, Outbox, Outgoing, SessionId};
+pub use link::{EnvoyLink, HostId, LinkClosed, Outbox, Outgoing, SessionId, UnansweredPing};
 pub use tunnel::{Tunnels, WaitingLimits};
 pub use websocket::{upgrade_response, websocket_stream};

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use protocol::envoy::ToEnvoy;
 use protocol::limits;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 /// Names a host within this process; stays the same when the host reconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +30,9 @@ pub struct Outgoing {
     pub message: ToEnvoy,
     _budget: Option<OwnedSemaphorePermit>,
 }
+
+/// Room in the queue for one message.
+pub(crate) struct Room(OwnedSemaphorePermit);
 
 /// The reading end of the queue, owned by the connection's writer.
 #[derive(Debug)]
@@ -64,8 +68,29 @@ struct Shared {
     queued: AtomicU64,
     /// How many of them have arrived for certain.
     arrived: AtomicU64,
-    /// Unanswered pings, oldest first: time stamp, and the messages that were queued before each.
-    pings: Mutex<VecDeque<(i64, u64)>>,
+    /// Unanswered pings, oldest first.
+    pings: Mutex<VecDeque<Ping>>,
+}
+
+/// A ping that was queued and not answered yet.
+#[derive(Debug, Clone, Copy)]
+struct Ping {
+    /// Its time stamp.
+    ts: i64,
+    since: Instant,
+    /// Messages that were queued before it, since the connection began.
+    before: u64,
+    /// Bytes that waited in the queue before it.
+    behind_bytes: usize,
+}
+
+/// A ping that a host has not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnansweredPing {
+    /// When it was queued.
+    pub since: Instant,
+    /// What had to be written before it, in bytes.
+    pub behind_bytes: usize,
 }
 
 /// A handle to a host's connection; clone freely.
@@ -74,7 +99,7 @@ pub struct EnvoyLink(Arc<Shared>);
 
 /// The budget counts in units of this many bytes, because a semaphore hands out at most 2^32 permits at once.
 const BUDGET_UNIT_BYTES: usize = limits::KIB;
-/// Unanswered pings that are remembered; a host that owes more answers is about to be given up.
+/// Unanswered pings that are remembered, the oldest ones; a host that owes more answers is about to be given up.
 const PINGS_MAX: usize = 64;
 /// What a queued message costs besides its payload, in bytes, roughly.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
@@ -136,11 +161,21 @@ impl EnvoyLink {
     /// Queues a message that carries `payload_bytes` of somebody's data, waiting while more than
     /// [`limits::ENVOY_OUTBOX_MAX_BYTES`] wait to be written. The wait ends when the connection does.
     pub async fn send(&self, message: ToEnvoy, payload_bytes: usize) -> Result<(), LinkClosed> {
+        let room = self.room(payload_bytes).await?;
+        self.send_into(room, message)
+    }
+
+    /// Waits for room in the queue, as [`Self::send`] does.
+    pub(crate) async fn room(&self, payload_bytes: usize) -> Result<Room, LinkClosed> {
         // One message may be larger than the whole budget only in theory; it then takes all of it.
         let whole = limits::ENVOY_OUTBOX_MAX_BYTES / BUDGET_UNIT_BYTES;
         let units = (payload_bytes + MESSAGE_OVERHEAD_BYTES).div_ceil(BUDGET_UNIT_BYTES).min(whole) as u32;
-        let budget = self.0.budget.clone().acquire_many_owned(units).await.map_err(|_| LinkClosed)?;
-        self.push(Outgoing { message, _budget: Some(budget) })
+        self.0.budget.clone().acquire_many_owned(units).await.map(Room).map_err(|_| LinkClosed)
+    }
+
+    /// Queues a message for which there is room. Never waits.
+    pub(crate) fn send_into(&self, room: Room, message: ToEnvoy) -> Result<(), LinkClosed> {
+        self.push(Outgoing { message, _budget: Some(room.0) })
     }
 
     /// How much of the queue's byte budget is in use. Control messages have no part in it.
@@ -179,13 +214,12 @@ impl EnvoyLink {
 impl EnvoyLink {
     /// Sends a ping. `ts` is in milliseconds since 1970.
     pub fn ping(&self, ts: i64) -> Result<(), LinkClosed> {
-        let before = self.queued();
+        let ping = Ping { ts, since: Instant::now(), before: self.queued(), behind_bytes: self.queued_bytes() };
         {
             let mut pings = self.0.pings.lock();
-            if pings.len() >= PINGS_MAX {
-                pings.pop_front();
+            if pings.len() < PINGS_MAX {
+                pings.push_back(ping);
             }
-            pings.push_back((ts, before));
         }
         self.send_now(ToEnvoy::Ping { ts })
     }
@@ -193,10 +227,16 @@ impl EnvoyLink {
     /// The host has answered the ping with this time stamp, and thus has all that was sent before.
     pub fn answered(&self, ts: i64) {
         let mut pings = self.0.pings.lock();
-        let Some(place) = pings.iter().position(|(asked, _)| *asked == ts) else { return };
-        if let Some((_, before)) = pings.drain(..=place).next_back() {
+        let Some(place) = pings.iter().position(|ping| ping.ts == ts) else { return };
+        if let Some(Ping { before, .. }) = pings.drain(..=place).next_back() {
             self.0.arrived.fetch_max(before, Ordering::AcqRel);
         }
+    }
+
+    /// The ping whose answer the host owes for longest.
+    pub fn oldest_ping(&self) -> Option<UnansweredPing> {
+        let pings = self.0.pings.lock();
+        pings.front().map(|Ping { since, behind_bytes, .. }| UnansweredPing { since: *since, behind_bytes: *behind_bytes })
     }
 
     /// How many messages were queued so far. Whoever asks right after sending gets a mark for [`Self::has_arrived`].

@@ -14,7 +14,7 @@ use protocol::id::ActorId;
 use protocol::limits;
 
 use crate::budget::Budget;
-use crate::inbox::Inbox;
+use crate::inbox::{Cost, Inbox};
 use crate::journal::{SocketId, SocketJournal, downstream_closed};
 use crate::link::{EnvoyLink, HostId, LinkClosed, SessionId};
 use crate::ready::Route;
@@ -57,6 +57,30 @@ struct Entry {
     accepts_generation: u32,
     hibernatable: bool,
     inbox: Arc<Inbox<FromActor>>,
+    /// Of a WebSocket.
+    stop: Option<Arc<StopMark>>,
+}
+
+impl Entry {
+    fn hold_back(&self, stopping: u32) {
+        if let Some(stop) = &self.stop {
+            let mut newest = stop.lock();
+            *newest = stopping.max(*newest);
+        }
+    }
+}
+
+/// The newest generation of an actor that has been told to stop, or has stopped; 0: none has. Locked while a message is
+/// queued, so that each message is queued before the stop command or not at all.
+type StopMark = Mutex<u32>;
+
+/// What became of a client's message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It is on its way.
+    Queued,
+    /// The generation has been told to stop. The next one may have it.
+    HeldBack,
 }
 
 /// Requests by something that they have in common.
@@ -102,8 +126,7 @@ pub struct Tunnels(Arc<Shared>);
 
 struct Shared {
     gateway_id: GatewayId,
-    // One lock for all: it is held for a look-up and never while anything is queued or anybody is woken, except when a
-    // connection or a generation ends.
+    // One lock for all: it is held for a look-up and never while anything is queued or anybody is woken.
     table: Mutex<Table>,
     journal: Arc<dyn SocketJournal>,
     for_actors: Arc<Budget>,
@@ -150,9 +173,9 @@ impl Tunnels {
         }
         let inbox = entry.inbox.clone();
         drop(table);
-        let bytes = queued_cost(&message_kind);
+        let cost = Cost::of_frame(&message_kind);
         let frame = FromActor::Frame { index: message_id.message_index, kind: message_kind };
-        inbox.push(frame, bytes, FromActor::Overflow);
+        inbox.push(frame, cost, FromActor::Overflow);
     }
 
     /// Closes a connection and tells all requests that it carries. A request that comes at the same moment either is told
@@ -161,8 +184,11 @@ impl Tunnels {
         link.close();
         let session = link.session();
         let table = self.0.table.lock();
-        for entry in table.by_session.of(&session).filter_map(|request| table.by_request.get(request)) {
-            entry.inbox.push_news(FromActor::LinkLost(session));
+        let entries = table.by_session.of(&session).filter_map(|request| table.by_request.get(request));
+        let inboxes: Vec<_> = entries.map(|entry| entry.inbox.clone()).collect();
+        drop(table);
+        for inbox in inboxes {
+            inbox.push_news(FromActor::LinkLost(session));
         }
     }
 
@@ -180,13 +206,30 @@ impl Tunnels {
         }
     }
 
-    /// Tells all requests that went to a generation of an actor, or to an older one, that it has ended.
-    pub fn generation_ended(&self, actor: ActorId, generation: u32) {
+    /// A generation of an actor is told to stop after this returns, or has just reported that it stopped. It gets no more
+    /// messages of hibernatable sockets: hosts drop some of what arrives from then on and keep the rest for the next
+    /// generation, to which it looks as if something were missing (`docs/decisions/0012`).
+    pub fn generation_stopping(&self, actor: ActorId, generation: u32) {
         let table = self.0.table.lock();
         for entry in table.by_actor.of(&actor).filter_map(|request| table.by_request.get(request)) {
+            entry.hold_back(generation);
+        }
+    }
+
+    /// Tells all requests that went to a generation of an actor, or to an older one, that it has ended.
+    pub fn generation_ended(&self, actor: ActorId, generation: u32) {
+        let mut inboxes = Vec::new();
+        let table = self.0.table.lock();
+        for entry in table.by_actor.of(&actor).filter_map(|request| table.by_request.get(request)) {
+            entry.hold_back(generation);
             if entry.generation <= generation {
-                entry.inbox.push_news(FromActor::Stopped);
+                inboxes.push(entry.inbox.clone());
             }
+        }
+        drop(table);
+        // No request can have gone on to the next generation meanwhile: that one is placed after this returns.
+        for inbox in inboxes {
+            inbox.push_news(FromActor::Stopped);
         }
     }
 
@@ -219,23 +262,31 @@ impl Tunnels {
     }
 
     /// Opens a tunnel for an HTTP request, which may let so many bytes wait for its client.
-    pub(crate) fn open_request(&self, actor: ActorId, route: Route, max_waiting_bytes: usize) -> Tunnel {
+    pub(crate) fn open_request(&self, actor: ActorId, route: Route, max_waiting_bytes: u64) -> Tunnel {
         let accepts = Accepts::Session(route.link.session());
-        self.open(actor, route, accepts, max_waiting_bytes)
+        self.open(actor, route, accepts, max_waiting_bytes, None)
     }
 
     /// Opens a tunnel for a WebSocket. The journal knows of it before any host does.
     pub(crate) fn open_socket(&self, actor: ActorId, route: Route) -> Tunnel {
         let accepts = Accepts::Host(route.link.host());
-        let tunnel = self.open(actor, route, accepts, limits::WEBSOCKET_CLIENT_OUTBOX_MAX_BYTES);
+        let stop = Some(Arc::new(StopMark::default()));
+        let tunnel = self.open(actor, route, accepts, limits::WEBSOCKET_CLIENT_OUTBOX_MAX_BYTES as u64, stop);
         self.0.journal.opened(actor, self.socket_id(tunnel.request_id));
         tunnel
     }
 
-    fn open(&self, actor: ActorId, route: Route, accepts: Accepts, max_waiting_bytes: usize) -> Tunnel {
+    fn open(
+        &self,
+        actor: ActorId,
+        route: Route,
+        accepts: Accepts,
+        max_waiting_bytes: u64,
+        stop: Option<Arc<StopMark>>,
+    ) -> Tunnel {
         let Route { link, generation, .. } = route;
         let session = link.session();
-        let inbox = Arc::new(Inbox::new(self.0.for_clients.share(), max_waiting_bytes as u64));
+        let inbox = Arc::new(Inbox::new(self.0.for_clients.share(), max_waiting_bytes));
         let entry = Entry {
             actor,
             session,
@@ -244,6 +295,7 @@ impl Tunnels {
             accepts_generation: generation,
             hibernatable: false,
             inbox: inbox.clone(),
+            stop: stop.clone(),
         };
         let mut table = self.0.table.lock();
         let request_id = loop {
@@ -256,22 +308,27 @@ impl Tunnels {
         table.by_actor.add(actor, request_id);
         table.by_session.add(session, request_id);
         drop(table);
-        Tunnel { tunnels: self.clone(), request_id, link, next_index: 0, inbox, told: false }
+        Tunnel { tunnels: self.clone(), request_id, link, generation, stop, next_index: 0, inbox, told: false }
     }
 
     fn close(&self, request_id: RequestId, told: bool) {
+        let table = self.0.table.lock();
+        let Some(entry) = table.by_request.get(&request_id) else { return };
+        let (actor, accepts, hibernatable) = (entry.actor, entry.accepts, entry.hibernatable);
+        drop(table);
+        // First this: a start command lists what is in the table and then what the journal remembers, and must not miss a
+        // socket that goes from one to the other.
+        match accepts {
+            Accepts::Session(_) => {}
+            Accepts::Host(host) => {
+                let told = (told || !hibernatable).then_some(host);
+                self.0.journal.closed(actor, self.socket_id(request_id), told);
+            }
+        }
         let mut table = self.0.table.lock();
         let Some(entry) = table.by_request.remove(&request_id) else { return };
         table.by_actor.remove(&entry.actor, request_id);
         table.by_session.remove(&entry.session, request_id);
-        drop(table);
-        match entry.accepts {
-            Accepts::Session(_) => {}
-            Accepts::Host(host) => {
-                let told = (told || !entry.hibernatable).then_some(host);
-                self.0.journal.closed(entry.actor, self.socket_id(request_id), told);
-            }
-        }
     }
 
     fn socket_id(&self, request_id: RequestId) -> SocketId {
@@ -301,6 +358,8 @@ pub(crate) struct Tunnel {
     tunnels: Tunnels,
     request_id: RequestId,
     link: EnvoyLink,
+    generation: u32,
+    stop: Option<Arc<StopMark>>,
     next_index: u16,
     inbox: Arc<Inbox<FromActor>>,
     /// The host knows that the socket is over.
@@ -341,6 +400,27 @@ impl Tunnel {
         payload_bytes: usize,
     ) -> Result<(), LinkClosed> {
         self.link.send(self.message(index, kind), payload_bytes).await
+    }
+
+    /// As [`Self::send_at`], for a message that must not reach a generation which has been told to stop.
+    pub(crate) async fn send_unless_stopping(
+        &self,
+        index: u16,
+        kind: ToEnvoyTunnelMessageKind,
+        payload_bytes: usize,
+    ) -> Result<Sent, LinkClosed> {
+        let room = self.link.room(payload_bytes).await?;
+        let told = self.stop.as_ref().map(|stop| stop.lock());
+        if told.as_ref().is_some_and(|told| **told >= self.generation) {
+            return Ok(Sent::HeldBack);
+        }
+        self.link.send_into(room, self.message(index, kind))?;
+        Ok(Sent::Queued)
+    }
+
+    /// Whether the generation that the socket is with has been told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| *stop.lock() >= self.generation)
     }
 
     /// Takes the next index without sending: for messages that wait for a sleeping actor.
@@ -405,6 +485,7 @@ impl Tunnel {
         }
         drop(table);
         self.link = link;
+        self.generation = generation;
         // Whoever ends a connection closes it first and then looks at the table.
         if self.link.is_closed() { Err(LinkClosed) } else { Ok(()) }
     }
@@ -423,28 +504,11 @@ impl Drop for Tunnel {
     }
 }
 
-/// What a waiting frame costs besides its payload, in bytes, roughly.
-const FRAME_OVERHEAD_BYTES: usize = 256;
-
-/// What a waiting frame counts towards the bound of its request, in bytes.
-fn queued_cost(kind: &ToRivetTunnelMessageKind) -> u64 {
-    let bytes = match kind {
-        ToRivetTunnelMessageKind::ResponseStart(start) => start.body.as_ref().map_or(0, bytes::Bytes::len),
-        // A chunk with bytes is bounded by its window; an empty one needs no credit.
-        ToRivetTunnelMessageKind::ResponseChunk(chunk) if !chunk.body.is_empty() => chunk.body.len(),
-        ToRivetTunnelMessageKind::WebSocketMessage { data, .. } => data.len() + FRAME_OVERHEAD_BYTES,
-        ToRivetTunnelMessageKind::ResponseChunk(_)
-        | ToRivetTunnelMessageKind::ResponseAbort(_)
-        | ToRivetTunnelMessageKind::RequestBodyWindowUpdate { .. }
-        | ToRivetTunnelMessageKind::RequestBodyCancel
-        | ToRivetTunnelMessageKind::WebSocketOpen { .. }
-        | ToRivetTunnelMessageKind::WebSocketMessageAck { .. }
-        | ToRivetTunnelMessageKind::WebSocketClose { .. } => FRAME_OVERHEAD_BYTES,
-    };
-    bytes as u64
-}
-
 /// Most bytes that may wait for an HTTP request: one unstreamed answer, or a window and what overshoots it.
-pub(crate) fn http_queue_max_bytes(response_payload_max_bytes: u64) -> usize {
-    response_payload_max_bytes as usize + 2 * limits::HTTP_BODY_WINDOW_BYTES as usize
+pub(crate) fn http_queue_max_bytes(response_payload_max_bytes: u64) -> u64 {
+    // An operator may have said that there is no limit.
+    response_payload_max_bytes.saturating_add(2 * limits::HTTP_BODY_WINDOW_BYTES)
 }
+
+#[cfg(test)]
+mod tests;

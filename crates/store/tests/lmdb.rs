@@ -37,6 +37,29 @@ async fn one_folder_one_store() {
     Store::open_lmdb(options(&folder)).unwrap();
 }
 
+/// Its threads clear away what LMDB notes for each of them when they end, and nothing may pull that from under them. Many at
+/// once, so that threads end while others do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn stores_may_go_at_any_time_closed_or_not() {
+    let life = async |round: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_lmdb(options(&folder)).unwrap();
+        store.write(put("key", "value")).await.unwrap();
+        for _ in 0..8 {
+            assert_eq!(get(&store, "key").await, Some("value".into()));
+        }
+        if round.is_multiple_of(2) {
+            store.close().await;
+        }
+    };
+    for _ in 0..20 {
+        let lives: Vec<_> = (0..24).map(|round| tokio::spawn(life(round))).collect();
+        for ended in lives {
+            ended.await.unwrap();
+        }
+    }
+}
+
 #[test]
 fn folders_that_cannot_be_used_are_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,6 @@
 //! `/actors` (`spec/engine-api.md` 7.7).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -23,10 +22,6 @@ use crate::error::ApiError;
 use crate::records::actor::StoredActor;
 use crate::records::namespace::Namespace;
 use crate::scheduler::{Created, ListQuery, NewActor};
-
-/// A call that destroys an actor answers after this even if the actor's host has not confirmed yet: the destruction is
-/// recorded and will happen.
-const DESTROY_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -288,7 +283,7 @@ pub(super) async fn destroy(
     let Some(mut view) = context.scheduler.watch(actor).await? else { return Err(ApiError::ActorNotFound) };
     context.scheduler.post(actor, Input::Destroy);
     let destroyed = view.wait_for(|view| matches!(view.readiness, Readiness::Destroyed));
-    if tokio::time::timeout(DESTROY_WAIT, destroyed).await.is_err() {
+    if tokio::time::timeout(limits::DESTROY_ANSWER_TIMEOUT, destroyed).await.is_err() {
         tracing::warn!(actor_id = %actor, "an actor's host has not confirmed its destruction yet");
     }
     Ok(Json(json!({})))

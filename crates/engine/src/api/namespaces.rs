@@ -14,8 +14,6 @@ use super::{Answer, Context};
 use crate::error::ApiError;
 use crate::records::namespace::Namespace;
 
-const DEFAULT_LIMIT: u64 = 1000;
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Create {
@@ -34,7 +32,7 @@ fn shown(namespace: &Namespace) -> Value {
 
 pub(super) async fn list(State(context): Context, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
     let mut query = Query::parse(query);
-    let limit = query.number("limit")?.unwrap_or(DEFAULT_LIMIT).min(limits::LIST_MAX_LIMIT) as usize;
+    let limit = query.number("limit")?.unwrap_or(limits::LIST_NAMESPACES_DEFAULT_LIMIT).min(limits::LIST_MAX_LIMIT) as usize;
     let cursor = query.optional("cursor")?;
     let name = query.optional("name")?;
     let mut ids = query.list("namespace_id");

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use protocol::id::{Id, NamespaceId};
+use protocol::limits;
 use serde_json::{Map, Value};
 use store::{Batch, Scan, Store};
 
@@ -21,8 +22,6 @@ pub(crate) use pool_config::{PoolConfig, PoolKind};
 
 /// The namespace that every engine has.
 const DEFAULT_NAMESPACE: (&str, &str) = ("default", "Default");
-/// Most bytes that one scan of the catalog reads.
-const SCAN_MAX_BYTES: usize = 64 * protocol::limits::MIB;
 
 /// A pool as it is known to this process.
 #[derive(Debug, Clone)]
@@ -168,7 +167,7 @@ impl Catalog {
         let mut batch = Batch::new();
         for (name, metadata) in names {
             // No actor can have such a name, and one of them must not cost the others.
-            if name.is_empty() || name.chars().count() > protocol::limits::ACTOR_NAME_MAX_CHARS {
+            if name.is_empty() || name.chars().count() > limits::ACTOR_NAME_MAX_CHARS {
                 continue;
             }
             let object = serde_json::from_str::<Map<String, Value>>(&metadata).unwrap_or_default();
@@ -185,7 +184,8 @@ impl Catalog {
         limit: usize,
     ) -> Result<Vec<(String, Value)>, ApiError> {
         let (start, end) = actor_name::range_after(namespace, after);
-        let rows = self.store.scan(Scan { start, end, reverse: false, limit, max_bytes: SCAN_MAX_BYTES }).await?;
+        let scan = Scan { start, end, reverse: false, limit, max_bytes: limits::LIST_NAMES_SCAN_MAX_BYTES };
+        let rows = self.store.scan(scan).await?;
         let parse = |value: &Bytes| serde_json::from_slice(value).unwrap_or(Value::Object(Map::new()));
         Ok(rows.iter().map(|(key, value)| (actor_name::name(key), parse(value))).collect())
     }

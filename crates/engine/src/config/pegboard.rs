@@ -24,7 +24,8 @@ pub struct Pegboard {
     pub actor_stop_threshold: Millis,
     /// How long to look for a host before the actor goes to sleep.
     pub actor_retry_duration_threshold: Millis,
-    /// How long a hibernating client connection is kept without its actor.
+    /// How long the client of a hibernating connection waits for its actor to wake, once it has said something or left.
+    /// While it is silent, its connection is kept for as long as it likes.
     pub hibernating_request_eligible_threshold: Millis,
     /// First delay before a failed serverless start is repeated; doubles with each failure.
     pub serverless_base_retry_timeout: Millis,
@@ -44,13 +45,15 @@ pub struct Pegboard {
     pub gateway_websocket_open_timeout_ms: Millis,
     /// How long an actor may take to begin its answer.
     pub gateway_response_start_timeout_ms: Millis,
-    /// How long a streamed answer may stand still between two chunks; 0 is for ever.
+    /// How long a streamed answer may stand still; 0 is for ever. The time starts with the answer's head and again with
+    /// each chunk, also an empty one. It is not looked at while the client does not read.
     pub gateway_response_chunk_idle_timeout_ms: Millis,
     /// How often an open request checks that its host's node still lives; at least 1 ms.
     pub gateway_update_ping_interval_ms: Millis,
-    /// How long the client of a WebSocket may take to answer a ping; at least 1 ms.
+    /// How long the client of a WebSocket may take to answer a ping; at least 1 ms. Connections that carry HTTP have fixed
+    /// times: 30 s.
     pub gateway_tunnel_ping_timeout_ms: Millis,
-    /// How long a message to a hibernatable connection may stay unacknowledged.
+    /// How long a client's message on a hibernatable connection may stay unacknowledged while its actor runs.
     pub gateway_hws_message_ack_timeout_ms: Millis,
     /// Unacknowledged bytes kept for one hibernatable connection.
     pub gateway_hws_max_pending_size: u64,
@@ -113,14 +116,14 @@ pub struct Pegboard {
 impl Default for Pegboard {
     fn default() -> Self {
         Self {
-            base_retry_timeout: Millis::new(2_000),
-            reschedule_backoff_max_exponent: 8,
-            retry_reset_duration: Millis::new(600_000),
+            base_retry_timeout: Millis::of(limits::ACTOR_RETRY_BASE),
+            reschedule_backoff_max_exponent: limits::ACTOR_RETRY_MAX_EXPONENT,
+            retry_reset_duration: Millis::of(limits::ACTOR_RETRY_RESET),
             actor_allocation_threshold: Millis::new(2_000),
-            actor_start_threshold: Millis::new(30_000),
-            actor_stop_threshold: Millis::new(30_000),
-            actor_retry_duration_threshold: Millis::new(300_000),
-            hibernating_request_eligible_threshold: Millis::new(90_000),
+            actor_start_threshold: Millis::of(limits::ACTOR_START_THRESHOLD),
+            actor_stop_threshold: Millis::of(limits::ACTOR_STOP_THRESHOLD),
+            actor_retry_duration_threshold: Millis::of(limits::ACTOR_RETRY_GIVE_UP),
+            hibernating_request_eligible_threshold: Millis::of(limits::HIBERNATION_WAKE_TIMEOUT),
             serverless_base_retry_timeout: Millis::new(2_000),
             serverless_retry_reset_duration: Millis::new(600_000),
             serverless_backoff_max_exponent: 8,
@@ -128,30 +131,30 @@ impl Default for Pegboard {
             default_metadata_poll_interval: Millis::new(10_000),
             min_metadata_poll_interval: Millis::new(5_000),
             runner_pool_consecutive_successes_to_clear_error: 3,
-            gateway_websocket_open_timeout_ms: Millis::new(15_000),
-            gateway_response_start_timeout_ms: Millis::new(300_000),
-            gateway_response_chunk_idle_timeout_ms: Millis::new(30_000),
+            gateway_websocket_open_timeout_ms: Millis::of(limits::WEBSOCKET_OPEN_TIMEOUT),
+            gateway_response_start_timeout_ms: Millis::of(limits::RESPONSE_START_TIMEOUT),
+            gateway_response_chunk_idle_timeout_ms: Millis::of(limits::RESPONSE_CHUNK_IDLE_TIMEOUT),
             gateway_update_ping_interval_ms: Millis::new(3_000),
-            gateway_tunnel_ping_timeout_ms: Millis::new(limits::WEBSOCKET_PING_TIMEOUT.as_millis() as u64),
-            gateway_hws_message_ack_timeout_ms: Millis::new(30_000),
-            gateway_hws_max_pending_size: 128 * 1024 * 1024,
+            gateway_tunnel_ping_timeout_ms: Millis::of(limits::WEBSOCKET_PING_TIMEOUT),
+            gateway_hws_message_ack_timeout_ms: Millis::of(limits::WEBSOCKET_ACK_TIMEOUT),
+            gateway_hws_max_pending_size: limits::HIBERNATION_PENDING_MAX_BYTES,
             gateway_waiting_for_actors_max_size: limits::WAITING_FOR_ACTORS_MAX_BYTES,
             gateway_waiting_for_clients_max_size: limits::WAITING_FOR_CLIENTS_MAX_BYTES,
-            gateway_http_max_request_body_size: 20 * 1024 * 1024,
+            gateway_http_max_request_body_size: limits::HTTP_REQUEST_BODY_MAX_BYTES,
             gateway_websocket_rate_limit_requests: None,
-            gateway_websocket_rate_limit_drip_rate_ms: Millis::new(10),
-            envoy_lost_threshold: Millis::new(15_000),
-            envoy_ping_timeout: Millis::new(15_000),
-            envoy_max_response_payload_size: 20 * 1024 * 1024,
-            envoy_update_ping_interval: Millis::new(3_000),
-            envoy_eligible_threshold: Millis::new(10_000),
+            gateway_websocket_rate_limit_drip_rate_ms: Millis::of(limits::WEBSOCKET_MESSAGES_DRIP),
+            envoy_lost_threshold: Millis::of(limits::ENVOY_LOST_THRESHOLD),
+            envoy_ping_timeout: Millis::of(limits::ENVOY_PING_TIMEOUT),
+            envoy_max_response_payload_size: limits::ENVOY_RESPONSE_PAYLOAD_MAX_BYTES,
+            envoy_update_ping_interval: Millis::of(limits::ENVOY_PING_INTERVAL),
+            envoy_eligible_threshold: Millis::of(limits::ENVOY_ELIGIBLE_THRESHOLD),
             envoy_load_balancer: EnvoyLoadBalancer::Hash(HashBalancer::default()),
             envoy_websocket_rate_limit_requests: 16_384,
             envoy_websocket_rate_limit_drip_rate_us: Micros::new(200),
-            serverless_drain_grace_period: Millis::new(10_000),
+            serverless_drain_grace_period: Millis::of(limits::SERVERLESS_DRAIN_GRACE),
             preload_max_total_bytes: 1024 * 1024,
-            actor_create_rate_limit_requests: 500,
-            actor_create_rate_limit_drip_rate_ms: Millis::new(10),
+            actor_create_rate_limit_requests: limits::ACTOR_CREATIONS_BURST,
+            actor_create_rate_limit_drip_rate_ms: Millis::of(limits::ACTOR_CREATIONS_DRIP),
             actor_allocation_candidate_sample_size: 100,
             envoy_event_demuxer_gc_interval: Millis::new(30_000),
             envoy_event_demuxer_max_last_seen_threshold: Millis::new(30_000),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use protocol::limits;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Millis, Secs};
@@ -38,8 +39,8 @@ pub struct Runtime {
 impl Default for Runtime {
     fn default() -> Self {
         Self {
-            guard_shutdown_duration: Secs::new(600),
-            force_shutdown_duration: Secs::new(600),
+            guard_shutdown_duration: Secs::of(limits::SHUTDOWN_GRACE),
+            force_shutdown_duration: Secs::of(limits::SHUTDOWN_FORCED_AFTER),
             allow_version_rollback: false,
             worker_shutdown_duration: Secs::new(30),
             worker_cpu_max: None,

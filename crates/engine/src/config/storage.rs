@@ -141,7 +141,7 @@ pub struct Sqlite {
 impl Default for Sqlite {
     fn default() -> Self {
         Self {
-            max_storage_bytes: 10 * 1024 * 1024 * 1024,
+            max_storage_bytes: actor_data::limits::DEFAULT_MAX_STORAGE_BYTES,
             pitr: None,
             compaction_write_bytes_per_second: None,
             compaction_read_bytes_per_second: None,

@@ -36,6 +36,12 @@ impl<const MICROS: u64> Span<MICROS> {
         if count > Self::MAX.0 { Self::MAX } else { Self(count) }
     }
 
+    /// The span in whole units, rounded down; anything longer than [`Self::MAX`] becomes that.
+    pub const fn of(span: Duration) -> Self {
+        let count = span.as_micros() / MICROS as u128;
+        if count > Self::MAX.0 as u128 { Self::MAX } else { Self(count as u64) }
+    }
+
     /// The number of units, for use where the unit is part of the receiver's name.
     pub const fn count(self) -> u64 {
         self.0

@@ -1,6 +1,7 @@
 //! Reading one host's connection.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actor_data::ActorData;
@@ -11,7 +12,7 @@ use gateway::{ClientStream, EnvoyLink, Tunnels};
 use http::Request;
 use hyper::body::Incoming;
 use lifecycle::actor::EnvoyKey;
-use lifecycle::envoy::is_silent;
+use lifecycle::envoy::{OwedPong, is_deaf, is_silent};
 use protocol::envoy::{ProtocolMetadata, ToEnvoy, ToRivet, ToRivetMetadata};
 use protocol::error::close_reason;
 use protocol::limits;
@@ -106,6 +107,8 @@ struct Connection {
     host: Arc<Host>,
     link: EnvoyLink,
     storage: StorageLanes,
+    /// A frame is being handled, and nothing more is read until that is done.
+    handling: AtomicBool,
 }
 
 /// Why reading has ended.
@@ -132,8 +135,8 @@ impl Connection {
         tracing::info!(envoy_key = %host.key, version = params.version, "host connected");
 
         let storage = StorageLanes::new(context.data.clone(), host.clone(), link.clone());
-        let connection = Self { context, host, link, storage };
-        let end = connection.read(stream).await;
+        let connection = Self { context, host, link, storage, handling: AtomicBool::new(false) };
+        let end = connection.live(stream).await;
         match end {
             End::ByHost => tracing::info!(envoy_key = %connection.host.key, "host disconnected"),
             End::ByEngine(why) => tracing::info!(envoy_key = %connection.host.key, %why, "host connection closed"),
@@ -149,29 +152,57 @@ impl Connection {
         writer::finish(writer).await;
     }
 
-    async fn read(&self, mut stream: SplitStream<WebSocketStream<ClientStream>>) -> End {
+    /// Reads until the connection is to end. Neither frames without end nor one whose handling takes long hold up pings or
+    /// the end: a host that sends storage requests and does not read the answers would hold them up for ever.
+    async fn live(&self, stream: SplitStream<WebSocketStream<ClientStream>>) -> End {
         let mut shutdown = self.context.shutdown.clone();
-        let mut next_ping = Instant::now();
-        let mut next_check = next_ping + self.context.ping_interval;
+        tokio::select! {
+            biased;
+            () = self.link.replaced() => End::ByEngine(EnvoyClose::Eviction),
+            () = crate::engine::stopping(&mut shutdown) => End::ByEngine(EnvoyClose::GoingAway),
+            () = self.ping_until_deaf() => End::ByEngine(EnvoyClose::TimedOut),
+            end = self.read(stream) => end,
+        }
+    }
+
+    /// Pings the host, until it owes an answer for too long.
+    async fn ping_until_deaf(&self) {
+        let mut was_deaf = false;
+        loop {
+            let now = clock::now();
+            self.host.pinged(now);
+            let _ = self.link.ping(now);
+            let jitter = Duration::from_millis(rand::random::<u64>() % PING_JITTER_MS);
+            tokio::time::sleep(self.context.ping_interval + jitter).await;
+            // Only the second time counts: if the engine itself has been stopped, the answer is here and not read yet.
+            let is_deaf = self.link.oldest_ping().is_some_and(|ping| {
+                let owed = OwedPong {
+                    since_ms: i64::try_from(ping.since.elapsed().as_millis()).unwrap_or(i64::MAX),
+                    behind_bytes: ping.behind_bytes as u64,
+                    reading_held_up: self.handling.load(Ordering::Relaxed),
+                };
+                is_deaf(owed, self.context.hosts.rules())
+            });
+            if is_deaf && was_deaf {
+                return;
+            }
+            was_deaf = is_deaf;
+        }
+    }
+
+    async fn read(&self, mut stream: SplitStream<WebSocketStream<ClientStream>>) -> End {
+        let mut next_check = Instant::now() + self.context.ping_interval;
         loop {
             tokio::select! {
-                // In this order: a frame that is ready counts before silence is judged, and frames without end hold up
-                // neither pings nor the end.
+                // A frame that is ready counts before silence is judged.
                 biased;
-                () = self.link.replaced() => return End::ByEngine(EnvoyClose::Eviction),
-                () = crate::engine::stopping(&mut shutdown) => return End::ByEngine(EnvoyClose::GoingAway),
-                () = tokio::time::sleep_until(next_ping) => {
-                    let now = clock::now();
-                    self.host.pinged(now);
-                    let _ = self.link.ping(now);
-                    let jitter = Duration::from_millis(rand::random::<u64>() % PING_JITTER_MS);
-                    next_ping = Instant::now() + self.context.ping_interval + jitter;
-                }
                 frame = stream.next() => match frame {
                     Some(Ok(message)) if message.is_binary() => {
+                        self.handling.store(true, Ordering::Relaxed);
                         if let Err(why) = self.handle(Bytes::from(message.into_payload())).await {
                             return End::ByEngine(why);
                         }
+                        self.handling.store(false, Ordering::Relaxed);
                         self.host.alive(self.link.session());
                     }
                     Some(Ok(message)) if message.is_close() => return End::ByHost,
@@ -179,6 +210,9 @@ impl Connection {
                     Some(Ok(_)) => self.host.alive(self.link.session()),
                     Some(Err(error)) => {
                         tracing::warn!(envoy_key = %self.host.key, %error, "host connection broke");
+                        if matches!(error, tokio_websockets::Error::PayloadTooLong { .. }) {
+                            return End::ByEngine(EnvoyClose::Internal);
+                        }
                         return End::ByHost;
                     }
                     None => return End::ByHost,

@@ -21,7 +21,13 @@ pub(super) async fn events(scheduler: &Scheduler, host: &Host, events: Vec<Event
             host.event_processed(actor, generation, index);
             continue;
         }
-        let input = Input::Event { host: host.key.clone(), generation, index, kind: kind(inner) };
+        let kind = kind(inner);
+        match kind {
+            // Told before this is stored: what reaches the host from now on may be mistaken for the next generation's.
+            EventKind::Stopped { .. } => scheduler.hold_back_messages(actor, generation),
+            EventKind::IntentSleep | EventKind::IntentStop | EventKind::Running | EventKind::SetAlarm(_) => {}
+        }
+        let input = Input::Event { host: host.key.clone(), generation, index, kind };
         scheduler.post_with_room(actor, input).await;
     }
     Ok(())

@@ -1,11 +1,10 @@
 //! Writing one host's connection.
 
-use std::time::Duration;
-
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
 use gateway::{ClientStream, Outbox, Outgoing};
 use protocol::error::close_reason;
+use protocol::limits;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -15,8 +14,6 @@ use super::error::EnvoyClose;
 
 /// Messages that are encoded before they are written together.
 const BATCH: usize = 256;
-/// A writer that is still busy this long after the end of reading is stopped: its host does not read.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Socket = WebSocketStream<ClientStream>;
 
@@ -65,7 +62,7 @@ async fn write(
 
 /// Waits for a writer that was told to close.
 pub(super) async fn finish(mut writer: JoinHandle<()>) {
-    if timeout(FINISH_TIMEOUT, &mut writer).await.is_err() {
+    if timeout(limits::ENVOY_FAREWELL_TIMEOUT, &mut writer).await.is_err() {
         writer.abort();
     }
 }
@@ -78,7 +75,7 @@ pub(super) async fn refuse(mut socket: Socket, reason: &str) {
         socket.close().await
     };
     // A host that does not answer is dropped.
-    let _ = timeout(FINISH_TIMEOUT, handshake).await;
+    let _ = timeout(limits::ENVOY_FAREWELL_TIMEOUT, handshake).await;
 }
 
 fn close_message(why: EnvoyClose, ray: &str) -> Message {

@@ -24,6 +24,8 @@ pub(crate) struct Host {
     pub(crate) commands_waiting: Arc<Notify>,
     /// Told when event acknowledgements wait to be sent.
     pub(crate) acks_waiting: Arc<Notify>,
+    /// Told when it has connected.
+    pub(crate) connected: Arc<Notify>,
     state: Mutex<State>,
 }
 
@@ -103,7 +105,15 @@ impl Host {
             unacknowledged: BTreeMap::new(),
             event_acks: HashMap::new(),
         };
-        Self { id, namespace_id, key, commands_waiting: Arc::default(), acks_waiting: Arc::default(), state: Mutex::new(state) }
+        Self {
+            id,
+            namespace_id,
+            key,
+            commands_waiting: Arc::default(),
+            acks_waiting: Arc::default(),
+            connected: Arc::default(),
+            state: Mutex::new(state),
+        }
     }
 
     /// Registers a connection; returns the one it replaces.
@@ -121,6 +131,7 @@ impl Host {
         drop(state);
         // What was not acknowledged over the old connection is sent again over this one.
         self.commands_waiting.notify_one();
+        self.connected.notify_waiters();
         replaced
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use gateway::HostId;
 use lifecycle::actor::{Command, Phase, StopReason, StopWish};
 use protocol::id::ActorId;
-use store::Scan;
 
 use super::{Parts, Scheduler, SchedulerConfig};
 use crate::error::StartError;
 use crate::hosts::PendingCommand;
+use crate::pages::Pages;
 use crate::records::actor::{self, StoredActor};
 use crate::records::actor_index;
 
@@ -20,14 +20,15 @@ const CHUNK: usize = 256;
 /// usual time to reconnect.
 pub(crate) async fn load(config: SchedulerConfig, parts: Parts) -> Result<Scheduler, StartError> {
     let scheduler = Scheduler::new(config, parts);
-    let (start, end) = actor_index::all_active();
-    let rows = scheduler.0.store.scan(Scan { max_bytes: usize::MAX, ..Scan::range(start, end) }).await?;
-    for chunk in rows.chunks(CHUNK) {
-        let ids = chunk.iter().map(|(key, _)| actor_index::actor_at_end(key)).collect::<Result<Vec<_>, _>>()?;
-        let values = scheduler.0.store.get(ids.iter().map(|id| actor::key(*id)).collect()).await?;
-        for (id, value) in ids.into_iter().zip(values) {
-            if let Some(value) = value {
-                scheduler.adopt(Arc::new(actor::parse(id, value)?));
+    let mut active = Pages::new(&scheduler.0.store, actor_index::all_active());
+    while let Some(rows) = active.next().await? {
+        for chunk in rows.chunks(CHUNK) {
+            let ids = chunk.iter().map(|(key, _)| actor_index::actor_at_end(key)).collect::<Result<Vec<_>, _>>()?;
+            let values = scheduler.0.store.get(ids.iter().map(|id| actor::key(*id)).collect()).await?;
+            for (id, value) in ids.into_iter().zip(values) {
+                if let Some(value) = value {
+                    scheduler.adopt(Arc::new(actor::parse(id, value)?));
+                }
             }
         }
     }
@@ -37,9 +38,11 @@ pub(crate) async fn load(config: SchedulerConfig, parts: Parts) -> Result<Schedu
         host.restart_absence();
         scheduler.watch_for_loss(host);
     }
-    let (start, end) = actor_index::all_reclaim();
-    for (key, _) in scheduler.0.store.scan(Scan { max_bytes: usize::MAX, ..Scan::range(start, end) }).await? {
-        scheduler.reclaim(actor_index::actor_at_end(&key)?);
+    let mut destroyed = Pages::new(&scheduler.0.store, actor_index::all_reclaim());
+    while let Some(rows) = destroyed.next().await? {
+        for (key, _) in rows {
+            scheduler.reclaim(actor_index::actor_at_end(&key)?);
+        }
     }
     Ok(scheduler)
 }

@@ -1,5 +1,6 @@
 //! What the coming and going of hosts means for actors (`spec/scheduling.md` 6 and 8).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,13 +58,19 @@ impl Scheduler {
 
     /// Gives a host's actors up when it stays out of touch for too long.
     pub(super) fn watch_for_loss(&self, host: Arc<Host>) {
+        // Hears of every connection from here on, also before it is waited for.
+        let connected = host.connected.clone().notified_owned();
         let link = host.link_state();
         let Some(lost_at) = lost_at(link, self.0.hosts.rules()) else { return };
         let scheduler = self.clone();
         tokio::spawn(async move {
             let wait_ms = (lost_at - clock::uptime()).max(0);
-            tokio::time::sleep(Duration::from_millis(wait_ms as u64)).await;
-            // A reconnect in between, even if it was lost again, has its own watch.
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait_ms as u64)) => {}
+                // A host that comes and goes would gather watches otherwise.
+                () = connected => return,
+            }
+            // A reconnect at the last moment, even if it was lost again, has its own watch.
             if host.link_state() == link {
                 scheduler.0.sockets.host_lost(host.id, |actor| host.generation_of(actor).is_some());
                 for (actor, _generation) in host.assigned() {
@@ -157,7 +164,13 @@ impl Scheduler {
             false => None,
         };
         let mut hibernating_requests = self.0.tunnels.hibernating_requests(actor);
-        for SocketId { gateway_id, request_id } in self.0.sockets.remembered(actor) {
+        let socket_of =
+            |request: &HibernatingRequest| SocketId { gateway_id: request.gateway_id, request_id: request.request_id };
+        let open: HashSet<SocketId> = hibernating_requests.iter().map(socket_of).collect();
+        // One that is ending right now is in both lists.
+        for SocketId { gateway_id, request_id } in
+            self.0.sockets.remembered(actor).into_iter().filter(|over| !open.contains(over))
+        {
             hibernating_requests.push(HibernatingRequest { gateway_id, request_id });
         }
         Ok(Some(StartConfig { identity: stored.record.identity.clone(), input, hibernating_requests }))

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use gateway::EnvoyLink;
-use lifecycle::actor::{ActorRecord, CommandToHost, Input, Phase, World, step};
+use lifecycle::actor::{ActorRecord, Command, CommandToHost, Input, Phase, World, step};
+use protocol::id::ActorId;
 use store::StoreError;
 
 use super::Scheduler;
@@ -175,6 +176,10 @@ impl Scheduler {
         }
         self.tell_of_place(record, moved);
         for command in commands {
+            match command.command {
+                Command::Stop(_) => self.hold_back_messages(actor, command.generation),
+                Command::Start => {}
+            }
             let host = self.0.hosts.get_or_insert(record.identity.namespace_id, &command.host, &record.identity.pool);
             host.queue_command(PendingCommand {
                 actor,
@@ -188,6 +193,11 @@ impl Scheduler {
             self.reclaim(actor);
         }
         self.catch_up(before, record);
+    }
+
+    /// Lets no more messages of hibernating sockets go to a generation which is about to stop or has just stopped.
+    pub(crate) fn hold_back_messages(&self, actor: ActorId, generation: u32) {
+        self.0.tunnels.generation_stopping(actor, generation);
     }
 
     /// Lets those who care for sockets know where an actor is; `moved`: since just now.
@@ -253,7 +263,7 @@ impl Scheduler {
     }
 
     /// Deletes what a destroyed actor owned, in the background; repeated at the next start if it does not get done.
-    pub(super) fn reclaim(&self, actor: protocol::id::ActorId) {
+    pub(super) fn reclaim(&self, actor: ActorId) {
         let scheduler = self.clone();
         tokio::spawn(async move {
             // Never closed, so there always is a turn at some point.

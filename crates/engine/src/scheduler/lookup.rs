@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use lifecycle::Ts;
 use protocol::id::{ActorId, NamespaceId};
+use protocol::limits;
 use store::Scan;
 
 use super::Scheduler;
 use crate::error::ApiError;
 use crate::records::actor::{self, StoredActor};
 use crate::records::actor_index;
-
-/// Most bytes of index rows that one list reads.
-const SCAN_MAX_BYTES: usize = 16 * protocol::limits::MIB;
 
 /// A list by name.
 pub(crate) struct ListQuery<'a> {
@@ -52,7 +50,7 @@ impl Scheduler {
             return Ok(Some(actor));
         }
         // No actor has a key or name that is longer than allowed, and the store takes no longer row keys either.
-        if key.len() > protocol::limits::ACTOR_KEY_MAX_BYTES || name.chars().count() > protocol::limits::ACTOR_NAME_MAX_CHARS {
+        if key.len() > limits::ACTOR_KEY_MAX_BYTES || name.chars().count() > limits::ACTOR_NAME_MAX_CHARS {
             return Ok(None);
         }
         let epoch = self.0.keys.epoch();
@@ -74,7 +72,8 @@ impl Scheduler {
         let mut found = Vec::new();
         while found.len() < query.limit {
             let limit = query.limit - found.len();
-            let scan = Scan { start: start.clone(), end: end.clone(), reverse: true, limit, max_bytes: SCAN_MAX_BYTES };
+            let scan =
+                Scan { start: start.clone(), end: end.clone(), reverse: true, limit, max_bytes: limits::LIST_SCAN_MAX_BYTES };
             let rows = self.0.store.scan(scan).await?;
             let Some((last, _)) = rows.last() else { break };
             end = last.clone();

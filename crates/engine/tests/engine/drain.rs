@@ -112,7 +112,6 @@ async fn an_actor_that_is_starting_moves_too() {
     let (run, _) = old.expect_start().await;
     let mut new = engine.host().await;
     old.send(&ToRivet::Stopping);
-    tokio::time::sleep(A_WHILE).await;
     old.running(&run);
     assert_eq!(old.expect_stop(&run).await, (2, StopActorReason::GoingAway));
     old.stopped(&run);

@@ -191,6 +191,7 @@ async fn a_client_that_is_cut_off_anywhere_has_sent_whole_messages_and_is_report
             }
         }
     }
+    scene.nothing_is_left().await;
 }
 
 #[tokio::test]

@@ -23,6 +23,9 @@ pub(crate) type MakeFault = fn(u64) -> Fault;
 
 pub(crate) const CUTS: [MakeFault; 2] = [|after_bytes| Fault::Cut { after_bytes }, |after_bytes| Fault::Reset { after_bytes }];
 
+const TCP_CONNECTIONS: &str = "rivet_guard_tcp_connection_pending";
+const TASKS: &str = "rivet_tokio_active_task_count";
+
 /// An engine; a proxy on either side of it; a host with one running actor.
 pub(crate) struct Scene {
     pub(crate) engine: TestEngine,
@@ -30,6 +33,8 @@ pub(crate) struct Scene {
     pub(crate) to_client: FaultyProxy,
     pub(crate) envoy: FakeEnvoy,
     pub(crate) actor: String,
+    /// Tasks of the process, proxies and scripted host included, while nothing happens.
+    tasks_at_rest: i64,
 }
 
 impl Scene {
@@ -44,8 +49,14 @@ impl Scene {
         envoy.start_actor().await;
         engine.actor_when(&actor, "a running actor", |actor| is_set(&actor["connectable_ts"])).await;
         envoy.expect_ping().await;
-        let mut scene = Self { engine, to_host, to_client, envoy, actor };
+        let mut scene = Self { engine, to_host, to_client, envoy, actor, tasks_at_rest: 0 };
         scene.calm().await;
+        scene.nothing_is_open().await;
+        scene.tasks_at_rest = eventually("clients to be gone", async || {
+            let scrape = scene.engine.scrape(None).await.text();
+            (metric_in(&scrape, TCP_CONNECTIONS) == 1).then(|| metric_in(&scrape, TASKS))
+        })
+        .await;
         scene
     }
 
@@ -113,6 +124,17 @@ impl Scene {
     pub(crate) async fn nothing_is_open(&self) {
         nothing_is_open(&self.engine).await;
     }
+
+    /// Waits until all is as it was at the beginning: one connection, the host's, and no task more.
+    pub(crate) async fn nothing_is_left(&self) {
+        self.nothing_is_open().await;
+        let as_before = async || {
+            let scrape = self.engine.scrape(None).await.text();
+            let now = (metric_in(&scrape, TCP_CONNECTIONS), metric_in(&scrape, TASKS));
+            (now == (1, self.tasks_at_rest)).then_some(())
+        };
+        eventually("connections and tasks of clients and lost hosts to be gone", as_before).await;
+    }
 }
 
 async fn nothing_is_open(engine: &TestEngine) {
@@ -144,6 +166,7 @@ async fn a_host_that_is_cut_off_anywhere_in_a_request_leaves_an_answer() {
             scene.exchange().await;
         }
     }
+    scene.nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -164,6 +187,7 @@ async fn a_host_that_is_cut_off_anywhere_in_its_answer_has_answered_or_not() {
             scene.exchange().await;
         }
     }
+    scene.nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -195,6 +219,7 @@ async fn a_stream_that_was_cut_never_looks_whole() {
         scene.nothing_is_open().await;
         scene.rejoin().await;
     }
+    scene.nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -214,6 +239,7 @@ async fn a_request_that_was_cut_never_reaches_the_host() {
     }
     // The next request that the host sees is a whole one.
     scene.exchange().await;
+    scene.nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -228,6 +254,7 @@ async fn a_client_that_is_cut_off_while_it_waits_is_reported() {
         scene.nothing_is_open().await;
     }
     scene.exchange().await;
+    scene.nothing_is_left().await;
 }
 
 async fn aborted(envoy: &mut FakeEnvoy, request: &TunnelRequest) {
@@ -247,6 +274,7 @@ async fn a_client_that_vanished_without_a_word_gets_its_answer_sent_into_the_voi
     scene.nothing_is_open().await;
     scene.to_client.set_both(Scope::Open, Fault::Reset { after_bytes: 0 });
     scene.exchange().await;
+    scene.nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -256,14 +284,15 @@ async fn a_client_that_is_reset_while_it_does_not_read_frees_its_stream() {
     let request = scene.envoy.expect_request().await;
     scene.envoy.begin_response(&request, 200, &[]);
     scene.envoy.response_chunk(&request, "first", false);
-    let _exchange = client.await.unwrap().unwrap();
+    let exchange = client.await.unwrap().unwrap();
     scene.to_client.set(Scope::Open, Direction::Down, Fault::Stall);
     for _chunk in 0..10 {
         scene.envoy.response_chunk(&request, vec![b'x'; 64 * 1024], false);
     }
     scene.to_client.set_both(Scope::Open, Fault::Reset { after_bytes: 0 });
     aborted(&mut scene.envoy, &request).await;
-    scene.nothing_is_open().await;
+    drop(exchange);
+    scene.nothing_is_left().await;
 }
 
 #[tokio::test]

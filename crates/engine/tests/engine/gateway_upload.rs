@@ -1,14 +1,10 @@
 //! Request bodies on their way to an actor (`spec/envoy-protocol.md` 13.2 and 13.3, checklist 30, 31 and 38).
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 use http_body_util::channel::Sender;
-use protocol::envoy::{
-    BodyChunk, HttpStreamAbortReasonKind, ToEnvoyTunnelMessageKind as ToActor, ToRivetTunnelMessageKind as FromActor,
-};
+use protocol::envoy::{BodyChunk, HttpStreamAbortReasonKind, ToEnvoyTunnelMessageKind as ToActor};
 use serde_json::{Value, json};
 use testkit::client::{self, Answer, Broken, Exchange, begin, streamed_body};
 use testkit::envoy::{FakeEnvoy, Run, TunnelRequest};
@@ -16,7 +12,6 @@ use tokio::task::JoinHandle;
 
 use crate::scene::{TestEngine, is_set};
 
-const A_WHILE: Duration = Duration::from_millis(100);
 const CHUNK: usize = 65_536;
 const WINDOW: usize = 1_048_576;
 
@@ -66,11 +61,6 @@ impl Scene {
         }
     }
 
-    fn give_credit(&mut self, request: &TunnelRequest, upload: &Upload) {
-        let consumed_bytes = upload.body.len() as u64;
-        self.envoy.reply(request, FromActor::RequestBodyWindowUpdate { consumed_bytes });
-    }
-
     async fn finish(&mut self, request: &TunnelRequest, answer: JoinHandle<Answer>) {
         self.envoy.respond(request, 200, &[], "taken");
         assert_eq!(answer.await.unwrap().text(), "taken");
@@ -96,23 +86,6 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_small_body_travels_with_the_head() {
-    let mut scene = Scene::new(json!({})).await;
-    for size in [1, CHUNK] {
-        let body = pattern(size);
-        let answer = scene.post(body.clone());
-        let request = scene.envoy.expect_request().await;
-        assert!(!request.start.stream && request.start.body.as_deref() == Some(body.as_slice()), "{size} bytes");
-        scene.envoy.expect_no_message(&request, Duration::from_millis(30)).await;
-        scene.finish(&request, answer).await;
-    }
-    let answer = scene.post("");
-    let request = scene.envoy.expect_request().await;
-    assert_eq!((request.start.stream, request.start.body.as_ref()), (false, None));
-    scene.finish(&request, answer).await;
-}
-
-#[tokio::test]
 async fn a_larger_body_is_streamed_in_order() {
     let mut scene = Scene::new(json!({})).await;
     for size in [CHUNK + 1, 5 * CHUNK + 17] {
@@ -128,44 +101,6 @@ async fn a_larger_body_is_streamed_in_order() {
 }
 
 #[tokio::test]
-async fn a_body_of_unknown_length_is_streamed_as_it_comes() {
-    let mut scene = Scene::new(json!({})).await;
-    let (mut sender, client) = scene.post_streamed();
-    sender.send_data("one".into()).await.unwrap();
-    let request = scene.envoy.expect_request().await;
-    assert!(request.start.stream);
-    let mut upload = Upload::new();
-    scene.take_chunks(&request, &mut upload, 3).await;
-    sender.send_data("two".into()).await.unwrap();
-    scene.take_chunks(&request, &mut upload, 6).await;
-    drop(sender);
-    scene.take_chunks(&request, &mut upload, usize::MAX).await;
-    assert_eq!((upload.body.as_slice(), upload.finished), (b"onetwo".as_slice(), true));
-    scene.envoy.respond(&request, 200, &[], "taken");
-    assert_eq!(client.await.unwrap().unwrap().finish().await.unwrap().text(), "taken");
-}
-
-#[tokio::test]
-async fn an_actor_that_does_not_read_holds_the_client_back() {
-    let mut scene = Scene::new(json!({})).await;
-    let body = pattern(3 * WINDOW);
-    let answer = scene.post(body.clone());
-    let request = scene.envoy.expect_request().await;
-    let mut upload = Upload::new();
-    for window in 1..=3 {
-        scene.take_chunks(&request, &mut upload, window * WINDOW).await;
-        assert_eq!(upload.body.len(), window * WINDOW);
-        if window < 3 {
-            scene.envoy.expect_no_message(&request, A_WHILE).await;
-        }
-        scene.give_credit(&request, &upload);
-    }
-    scene.take_chunks(&request, &mut upload, usize::MAX).await;
-    assert!(upload.finished && upload.body == body, "the body differs");
-    scene.finish(&request, answer).await;
-}
-
-#[tokio::test]
 async fn an_early_answer_ends_the_upload() {
     let mut scene = Scene::new(json!({})).await;
     let answer = scene.post(pattern(3 * WINDOW));
@@ -178,41 +113,6 @@ async fn an_early_answer_ends_the_upload() {
     assert_eq!(index, upload.next_index);
     let answer = answer.await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (400, "enough"));
-}
-
-#[tokio::test]
-async fn an_actor_may_refuse_the_rest_and_answer_later() {
-    let mut scene = Scene::new(json!({})).await;
-    let (mut sender, client) = scene.post_streamed();
-    sender.send_data(pattern(10).into()).await.unwrap();
-    let request = scene.envoy.expect_request().await;
-    let mut upload = Upload::new();
-    scene.take_chunks(&request, &mut upload, 10).await;
-    scene.envoy.reply(&request, FromActor::RequestBodyCancel);
-    tokio::time::sleep(A_WHILE).await;
-    sender.send_data(pattern(10).into()).await.unwrap();
-    scene.envoy.expect_no_message(&request, A_WHILE).await;
-    scene.envoy.respond(&request, 200, &[], "enough");
-    assert_eq!(client.await.unwrap().unwrap().finish().await.unwrap().text(), "enough");
-}
-
-#[tokio::test]
-async fn impossible_credit_ends_the_request() {
-    let mut scene = Scene::new(json!({})).await;
-    for credit in [[CHUNK as u64 + 1, 0], [CHUNK as u64, 7]] {
-        let (mut sender, client) = scene.post_streamed();
-        sender.send_data(pattern(CHUNK).into()).await.unwrap();
-        let request = scene.envoy.expect_request().await;
-        scene.take_chunks(&request, &mut Upload::new(), CHUNK).await;
-        for consumed_bytes in credit {
-            scene.envoy.reply(&request, FromActor::RequestBodyWindowUpdate { consumed_bytes });
-        }
-        let answer = client.await.unwrap().unwrap().finish().await.unwrap();
-        assert_eq!(answer.error(), (500, "core.internal_error".to_owned()), "{credit:?}");
-        let (_, kind) = scene.envoy.expect_message(&request, "an abort").await;
-        let ToActor::RequestAbort(abort) = kind else { panic!("{kind:?}") };
-        assert_eq!(abort.reason.kind, HttpStreamAbortReasonKind::InternalError);
-    }
 }
 
 #[tokio::test]

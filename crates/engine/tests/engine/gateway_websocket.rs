@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-use protocol::envoy::ToEnvoyTunnelMessageKind;
+use bytes::Bytes;
+use protocol::envoy::{
+    GatewayId, MessageId, PROTOCOL_VERSION, RequestId, ToEnvoyTunnelMessageKind, ToRivet, ToRivetTunnelMessage,
+    ToRivetTunnelMessageKind,
+};
+use protocol::limits;
 use serde_json::json;
+use testkit::envoy::{FakeEnvoy, TunnelSocket};
 use testkit::eventually;
 use testkit::websocket::ClientSocket;
 use tokio::time::Instant;
@@ -54,6 +60,73 @@ async fn an_operator_can_limit_how_fast_a_client_talks() {
         assert_eq!(envoy.expect_on(&on_host, "a message").await.0, expected);
     }
     assert!(begun.elapsed() >= 4 * INTERVAL, "the first two come at once, and the others one by one");
+}
+
+/// An actor with two sockets, which are open, on an engine with one host.
+struct TwoSockets {
+    envoy: FakeEnvoy,
+    socket: ClientSocket,
+    on_host: TunnelSocket,
+    other: ClientSocket,
+    other_on_host: TunnelSocket,
+    _engine: TestEngine,
+}
+
+impl TwoSockets {
+    async fn open() -> Self {
+        let engine = TestEngine::start(json!({})).await;
+        let mut envoy = engine.host().await;
+        let actor = engine.create("counter", None).await;
+        envoy.start_actor().await;
+        let path = format!("/gateway/{actor}/websocket/");
+        let socket = ClientSocket::open(engine.address(), &path).await;
+        let on_host = envoy.accept_socket(false).await;
+        let other = ClientSocket::open(engine.address(), &path).await;
+        let other_on_host = envoy.accept_socket(false).await;
+        Self { envoy, socket, on_host, other, other_on_host, _engine: engine }
+    }
+
+    fn say(&self, data: Bytes) {
+        self.envoy.say(&self.on_host, ToRivetTunnelMessageKind::WebSocketMessage { data, binary: true });
+    }
+
+    /// The client of the first socket is told what was wrong. Host and other socket have not noticed.
+    async fn only_this_client_is_closed(mut self, expected_code: u16, expected_cause: &str) {
+        let (code, reason) = self.socket.expect_close().await;
+        assert_eq!((code, reason.split('#').next()), (expected_code, Some(expected_cause)));
+        self.other.send_text("unharmed?").await;
+        self.envoy.expect_on(&self.other_on_host, "a message").await;
+        self.envoy.say_text(&self.other_on_host, "unharmed");
+        assert_eq!(self.other.expect_text().await, "unharmed");
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_an_actor_that_is_too_large_harms_only_its_client() {
+    let sockets = TwoSockets::open().await;
+    sockets.say(vec![7; limits::WEBSOCKET_MESSAGE_MAX_BYTES as usize + 1].into());
+    sockets.only_this_client_is_closed(1009, "actor WebSocket message exceeds the maximum size").await;
+}
+
+#[tokio::test]
+async fn a_frame_of_a_host_has_a_limit() {
+    /// What a frame needs beside the data of its message, when that is of about this size.
+    fn overhead() -> usize {
+        let message_id = MessageId { gateway_id: GatewayId([0; 4]), request_id: RequestId([0; 4]), message_index: 0 };
+        let data = Bytes::from(vec![7; limits::ENVOY_FRAME_MAX_BYTES]);
+        let message_kind = ToRivetTunnelMessageKind::WebSocketMessage { data, binary: true };
+        let frame = ToRivet::TunnelMessage(ToRivetTunnelMessage { message_id, message_kind }).to_frame(PROTOCOL_VERSION);
+        frame.unwrap().len() - limits::ENVOY_FRAME_MAX_BYTES
+    }
+    let largest = limits::ENVOY_FRAME_MAX_BYTES - overhead();
+    let sockets = TwoSockets::open().await;
+    sockets.say(vec![7; largest].into());
+    // It passes, but is more than may wait for a client at all.
+    sockets.only_this_client_is_closed(1011, "guard.websocket_pending_limit_reached").await;
+
+    let mut sockets = TwoSockets::open().await;
+    sockets.say(vec![7; largest + 1].into());
+    assert_eq!(sockets.envoy.expect_close().await.code_and_cause(), (1011, "core.internal_error"));
 }
 
 /// An engine inside another program may be dropped without ceremony.

@@ -155,11 +155,15 @@ async fn a_host_of_another_namespace_has_no_say() {
     let twin = engine.host_with(&envoy.params().clone().with("namespace", "other")).await;
     twin.event_at(&run, 5, testkit::envoy::stopped());
     twin.acknowledge(&run, 1);
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let answer = engine.request(&actor);
-    let request = envoy.expect_request().await;
-    envoy.respond(&request, 200, &[], "still here");
-    assert_eq!(answer.await.unwrap().text(), "still here");
+    twin.send(&ToRivet::Metadata(ToRivetMetadata { prepopulate_actor_names: None, metadata: Some("{}".to_owned()) }));
+    eventually("what the twin has said last", async || {
+        let listed = engine.get("/envoys?namespace=other").await.json()["envoys"][0].clone();
+        listed["metadata"].is_object().then_some(())
+    })
+    .await;
+    // What was said of the actor is behind us when this has reached it; and one that had stopped would be told nothing.
+    engine.tell(&actor, "sleep").await;
+    assert_eq!(envoy.expect_stop(&run).await.0, 2);
 }
 
 #[tokio::test]
@@ -233,6 +237,25 @@ async fn pings_come_at_their_interval_and_silence_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_host_that_talks_and_answers_no_ping_is_given_up() {
+    let settings = json!({ "pegboard": { "envoy_update_ping_interval": 50, "envoy_ping_timeout": 400 } });
+    let engine = TestEngine::start(settings).await;
+    let began = tokio::time::Instant::now();
+    let mut envoy = FakeEnvoy::connect(engine.address(), &EnvoyParams::new()).await.unwrap();
+    envoy.leave_pings_alone();
+    envoy.expect_init().await;
+    let close = loop {
+        envoy.send_text("still here");
+        match tokio::time::timeout(Duration::from_millis(50), envoy.expect_close()).await {
+            Ok(close) => break close,
+            Err(_) => assert!(began.elapsed() < Duration::from_secs(5), "it is taken for a host"),
+        }
+    };
+    assert_eq!(close.code_and_cause(), (1011, "ws.timed_out"));
+    assert!(began.elapsed() > Duration::from_millis(400), "too early: {:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn metadata_names_the_host_and_its_actors() {
     let engine = TestEngine::start(json!({})).await;
     let envoy = engine.host().await;
@@ -283,7 +306,8 @@ async fn a_shutdown_does_not_leave_requests_hanging() {
     let path = format!("/gateway/{actor}/request/x");
     let request = testkit::client::empty(http::Method::GET, &path);
     let waiting = tokio::spawn(testkit::client::try_send(engine.address(), request));
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let arrived = async || (engine.metric("rivet_guard_proxy_request_pending").await == 1).then_some(());
+    eventually("the request", arrived).await;
     // The time that requests have left is a second.
     engine.shutdown().await;
     let ended = tokio::time::timeout(Duration::from_secs(1), waiting).await.expect("the request hangs").unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use protocol::envoy::{StopActorReason, ToEnvoy};
 use serde_json::{Value, json};
 use testkit::envoy::{FakeEnvoy, Run, crashed, running, stopped};
+use testkit::eventually;
 use tokio::task::JoinHandle;
 
 use crate::scene::{TestEngine, is_set};
@@ -218,7 +219,8 @@ async fn delete_waits_for_the_stop_and_can_be_repeated() {
     let (engine, mut envoy, run) = running_actor(json!({})).await;
     let calls = [engine.destroy_soon(&run.actor_id), engine.destroy_soon(&run.actor_id)];
     assert_eq!(envoy.expect_stop(&run).await, (2, StopActorReason::Destroy));
-    tokio::time::sleep(A_WHILE).await;
+    // A call that comes later is answered before them.
+    assert!(!is_set(&engine.actor(&run.actor_id).await["destroy_ts"]));
     assert!(!calls.iter().any(JoinHandle::is_finished), "answered before the actor had stopped");
     envoy.stopped(&run);
     for call in calls {
@@ -249,8 +251,10 @@ async fn delete_during_the_start_is_not_forgotten() {
         let mut envoy = engine.host().await;
         let actor = engine.create("counter", None).await;
         let (run, _) = envoy.expect_start().await;
+        let routed = engine.metric("rivet_guard_route_total").await;
         let deleted = engine.destroy_soon(&actor);
-        tokio::time::sleep(A_WHILE).await;
+        let arrived = async || (engine.metric("rivet_guard_route_total").await > routed).then_some(());
+        eventually("the call", arrived).await;
         ending(&mut envoy, &run);
         assert_eq!(deleted.await.unwrap().status, 200, "{what}");
         assert!(is_set(&engine.actor(&actor).await["destroy_ts"]), "{what}");

@@ -103,6 +103,38 @@ async fn http_2_is_served_to_those_who_know() {
 }
 
 #[tokio::test]
+async fn http_2_has_the_same_limits_on_heads() {
+    let engine = TestEngine::fresh(json!({})).await;
+    let ask = async |target: &str, headers: Vec<(String, String)>| {
+        let mut request = Request::builder().uri(format!("http://h.example{target}"));
+        for (name, value) in &headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(http_body_util::Full::from("")).unwrap();
+        client::send_http2(engine.address(), request).await.status.as_u16()
+    };
+    let headers = |count: usize| (0..count).map(|n| (format!("x-{n}"), "1".to_owned())).collect();
+    assert_eq!(ask("/health", headers(100)).await, 200);
+    assert_eq!(ask("/health", headers(101)).await, 431);
+    let long = |bytes: usize| vec![("x-long".to_owned(), "x".repeat(bytes))];
+    assert_eq!(ask("/health", long(120_000)).await, 200);
+    assert_eq!(ask("/health", long(417_792)).await, 431);
+    // An actor's input may make a target this long.
+    assert_eq!(ask(&format!("/health?{}", "x".repeat(65_000)), Vec::new()).await, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_large_is_not_read() {
+    let engine = TestEngine::fresh(json!({ "guard": { "http_max_request_body_size": 1_000 } })).await;
+    let announced =
+        |bytes: usize| format!("POST /nowhere HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n");
+    let (head, body) = say(&engine, &announced(1_001)).await;
+    assert!(head.starts_with("http/1.1 413 ") && body.contains("guard") && body.contains("invalid_request_body"), "{head}{body}");
+    let (head, _) = say(&engine, &format!("{}{}", announced(1_000), "x".repeat(1_000))).await;
+    assert!(head.starts_with("http/1.1 404 "), "{head}");
+}
+
+#[tokio::test]
 async fn the_health_socket_is_there_if_configured() {
     let without = TestEngine::fresh(json!({})).await;
     let answer = without.get("/health/ws").await;

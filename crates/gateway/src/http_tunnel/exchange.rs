@@ -16,7 +16,7 @@ use super::head::{AnswerHead, BodyKind, UnusableHead};
 use super::response::ActorBody;
 use super::upload::{Piece, Upload, UploadError, too_large_detail};
 use crate::budget::Budget;
-use crate::config::{GatewayConfig, STOPPED_GRACE};
+use crate::config::GatewayConfig;
 use crate::error::GatewayError;
 use crate::handler::{GatewayBody, Shared};
 use crate::link::LinkClosed;
@@ -148,7 +148,7 @@ impl<'a> Exchange<'a> {
             Told::Overflow => return Err(self.too_much("the answer is larger than may wait for its client")),
             Told::LinkLost => return Err(GatewayError::TunnelResponseClosed),
             Told::Stopped => {
-                sending.stopped_at.get_or_insert(Instant::now() + STOPPED_GRACE);
+                sending.stopped_at.get_or_insert(Instant::now() + limits::ACTOR_STOPPED_GRACE);
             }
         }
         Ok(None)
@@ -245,7 +245,8 @@ impl<'a> Exchange<'a> {
     fn too_much(&mut self, what: &'static str) -> GatewayError {
         tracing::warn!(actor_id = %self.head.actor, ray = %self.head.ray, what, "an answer was refused");
         self.call.fail(what);
-        GatewayError::TunnelRequestAborted
+        // The actor has done its work. A code that clients retry would have it done again, with the same end.
+        GatewayError::InvalidResponseBody { reason: "length limit exceeded".to_owned() }
     }
 
     fn unusable(&mut self, head: UnusableHead) -> GatewayError {

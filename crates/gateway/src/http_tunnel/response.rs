@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::Frame;
 use protocol::envoy::{BodyChunk, HttpStreamAbortReasonKind};
+use protocol::limits;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::call::{Call, Told, Violation};
 use super::flow::Receipt;
 use super::rest::Answering;
-use crate::config::STOPPED_GRACE;
 use crate::handler::StreamCut;
 use crate::metrics::{Initiator, RequestResult};
 
@@ -117,7 +117,7 @@ impl ActorBody {
             // The upload is over.
             Ok(Told::Consumed(_) | Told::BodyCancelled) => None,
             Ok(Told::Stopped) => {
-                let grace = Instant::now() + STOPPED_GRACE;
+                let grace = Instant::now() + limits::ACTOR_STOPPED_GRACE;
                 self.stopped.get_or_insert_with(|| Box::pin(sleep_until(grace)));
                 None
             }

@@ -1,10 +1,10 @@
 //! What a client still sends although its answer is on the way.
 
+use protocol::limits;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::upload::FromClient;
-use crate::config::{EARLY_ANSWER_LINGER, EARLY_ANSWER_SILENCE};
 use crate::metrics::Metrics;
 
 /// As long as this exists, the answer is on its way to the client.
@@ -28,7 +28,7 @@ async fn read_on(mut rest: FromClient, mut answered: oneshot::Receiver<()>) {
     let end = loop {
         tokio::select! {
             biased;
-            _ = &mut answered => break Instant::now() + EARLY_ANSWER_LINGER,
+            _ = &mut answered => break Instant::now() + limits::EARLY_ANSWER_LINGER,
             read = rest.read() => if !matches!(read, Ok(Some(_))) {
                 // It has ended, or has no end that anybody waits for. Letting go of it closes the connection, so the
                 // answer comes first.
@@ -37,5 +37,5 @@ async fn read_on(mut rest: FromClient, mut answered: oneshot::Receiver<()>) {
             },
         }
     };
-    while let Ok(Ok(Some(_))) = timeout_at(end.min(Instant::now() + EARLY_ANSWER_SILENCE), rest.read()).await {}
+    while let Ok(Ok(Some(_))) = timeout_at(end.min(Instant::now() + limits::EARLY_ANSWER_SILENCE), rest.read()).await {}
 }

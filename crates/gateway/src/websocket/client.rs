@@ -18,9 +18,11 @@ use tokio_websockets::{CloseCode, Error, Message};
 
 use super::close::{ClientClose, End, INVALID_TEXT, PROTOCOL_ERROR, TOO_BIG};
 use super::keepalive::{Keepalive, Look, Throttle};
+use super::pending;
 use super::wire::Wire;
 use crate::admission::Slot;
-use crate::config::{CLOSE_HANDSHAKE_TIMEOUT, GatewayConfig};
+use crate::budget::Share;
+use crate::config::GatewayConfig;
 use crate::error::GatewayError;
 use crate::io::ClientStream;
 use crate::metrics::{OpenSocket, Traffic};
@@ -29,9 +31,11 @@ use crate::metrics::{OpenSocket, Traffic};
 /// of a socket that talks all the time are not worth mentioning, and many sockets that were opened at once have few.
 const CODEC_REST_DELAY: Duration = Duration::from_millis(100);
 const DISCARD_BUFFER_BYTES: usize = 64 * limits::KIB;
-/// A client that takes fewer bytes than this in each span of the send timeout counts as gone, in bytes. About what the
-/// slowest mobile connection does in a second.
-const SEND_PROGRESS_MIN_BYTES: u64 = 4 * limits::KIB as u64;
+
+/// Whether a message is more than every socket may hold anyway.
+fn is_large(bytes: usize) -> bool {
+    bytes as u64 > limits::WAITING_FREE_BYTES
+}
 
 /// A client's socket.
 pub(super) struct Client {
@@ -73,12 +77,13 @@ pub(super) enum FromClient {
 pub(super) struct ClientGone;
 
 impl Client {
-    pub(super) fn new(stream: ClientStream, config: &GatewayConfig, ray: Arc<str>, open: OpenSocket) -> Self {
+    /// What is held of its unfinished messages counts towards `held`.
+    pub(super) fn new(stream: ClientStream, config: &GatewayConfig, held: Share, ray: Arc<str>, open: OpenSocket) -> Self {
         let keepalive = Keepalive::new(config.websocket_ping_timeout);
         let look_at = Instant::now() + keepalive.rest();
         let rate = config.websocket_message_rate;
         Self {
-            wire: Wire::new(stream, config.websocket_message_max_bytes as usize),
+            wire: Wire::new(stream, config.websocket_message_max_bytes as usize, held),
             drowsy: false,
             send_timeout: config.websocket_send_timeout,
             early: VecDeque::new(),
@@ -125,7 +130,9 @@ impl Client {
             match self.read().await {
                 FromClient::Close { code, reason } if self.early.is_empty() => return End::by_client(code, &reason),
                 FromClient::Gone => return End::client_vanished(),
-                message @ FromClient::Message { .. } => self.early.push_back(message),
+                FromClient::Message { data, binary } => {
+                    self.early.push_back(FromClient::Message { data: pending::compact(data), binary });
+                }
                 close @ FromClient::Close { .. } => {
                     self.early.push_back(close);
                     return std::future::pending().await;
@@ -137,6 +144,13 @@ impl Client {
     /// From now on somebody takes the messages.
     pub(super) fn is_taken(&mut self) {
         self.wire.stream_mut().read_at_most(None);
+    }
+
+    /// The message that came last is counted elsewhere from now on.
+    pub(super) fn has_handed_over(&mut self, bytes: usize) {
+        if is_large(bytes) {
+            self.wire.stream_mut().release_complete();
+        }
     }
 
     /// Little is to be expected of this client for a while.
@@ -197,13 +211,17 @@ impl Client {
             }
             let binary = message.is_binary();
             let data = Bytes::from(message.into_payload());
+            // The codec's buffer has grown with the message. It is to be had back as soon as nothing is ready behind it.
+            self.drowsy |= is_large(data.len());
             self.open.message(Traffic::Ingress, data.len());
             return FromClient::Message { data, binary };
         }
     }
 
     fn broken(&mut self, error: Error) -> FromClient {
-        if let Error::PayloadTooLong { max_len, .. } = error {
+        if self.wire.stream().messages_exceed_their_share() {
+            self.refusal = End::failed(&GatewayError::WebSocketPendingLimitReached, &self.ray).client;
+        } else if let Error::PayloadTooLong { max_len, .. } = error {
             let reason = format!("message exceeds the maximum size of {max_len} bytes");
             self.refusal = Some(ClientClose { code: TOO_BIG, reason });
         } else if let Error::Protocol(error) = error {
@@ -285,7 +303,7 @@ impl Client {
             let polled = poll_fn(|cx| poll(&mut self.wire, cx));
             match timeout(self.send_timeout, polled).await {
                 Ok(done) => return done.map_err(|_| ClientGone),
-                Err(_) if self.wire.stream().sent() - sent >= SEND_PROGRESS_MIN_BYTES => {}
+                Err(_) if self.wire.stream().sent() - sent >= limits::WEBSOCKET_SEND_PROGRESS_MIN_BYTES => {}
                 Err(_) => return Err(ClientGone),
             }
         }
@@ -312,7 +330,7 @@ impl Client {
             Ok::<(), Error>(())
         };
         // A client that does not answer is dropped.
-        let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, handshake).await;
+        let _ = timeout(limits::WEBSOCKET_CLOSE_TIMEOUT, handshake).await;
     }
 
     /// Tells a client which rule it broke. What it is still sending is read and thrown away for a moment: closing on unread
@@ -324,11 +342,12 @@ impl Client {
             let socket = self.wire.codec();
             let _ = socket.feed(Message::close(Some(code), &cut_close_reason(refusal.reason))).await;
             socket.flush().await?;
+            socket.get_mut().stop_following();
             let mut discarded = vec![0; DISCARD_BUFFER_BYTES];
             while socket.get_mut().read(&mut discarded).await? > 0 {}
             Ok::<(), Error>(())
         };
-        let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, refused).await;
+        let _ = timeout(limits::WEBSOCKET_CLOSE_TIMEOUT, refused).await;
     }
 
     /// Answers the client's close frame, once, with the same code *and* reason, as clients of this platform expect. The
@@ -343,6 +362,6 @@ impl Client {
             stream.shutdown().await
         };
         // A client that does not take it is dropped.
-        let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, echoed).await;
+        let _ = timeout(limits::WEBSOCKET_CLOSE_TIMEOUT, echoed).await;
     }
 }

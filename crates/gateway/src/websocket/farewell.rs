@@ -22,8 +22,9 @@ pub(super) struct Farewell {
 }
 
 impl Farewell {
-    /// Waits for the host to come back and tells it. Ends without that when the generation ends, as it does at the latest
-    /// when the host counts as lost; `limit` bounds the wait in any case.
+    /// Waits for the host to come back and tells it, or that of a newer generation which runs already and has taken the
+    /// socket over. Ends without that when there is none of them, as there is at the latest when the host counts as lost: then
+    /// the actor hears of it at its next start. `limit` bounds the wait in any case.
     pub(super) async fn deliver(mut self, close: ToEnvoyTunnelMessageKind, limit: Duration, ray: &str) {
         if timeout(limit, self.wait_and_tell(close)).await.is_err() {
             let request_id = self.tunnel.request_id();
@@ -33,22 +34,28 @@ impl Farewell {
 
     async fn wait_and_tell(&mut self, close: ToEnvoyTunnelMessageKind) {
         loop {
-            match self.watched.view().readiness {
-                Readiness::Ready { generation, link: Some(link) } | Readiness::Hosted { generation, link: Some(link) }
-                    if generation == self.generation && !link.is_closed() =>
-                {
-                    if self.tunnel.rebind(link, generation).is_ok() && self.tell(&close).await {
-                        return;
-                    }
-                }
-                Readiness::Ready { generation, .. } | Readiness::Hosted { generation, .. } if generation == self.generation => {}
+            let (generation, link) = match self.watched.view().readiness {
+                Readiness::Ready { generation, link } if self.may_know(generation) => (generation, link),
+                // What starts now is told as soon as it runs.
+                Readiness::Hosted { generation, link } if generation == self.generation => (generation, link),
                 Readiness::Ready { .. } | Readiness::Hosted { .. } | Readiness::NotReady | Readiness::Destroyed => return,
+            };
+            self.generation = generation;
+            if let Some(link) = link.filter(|link| !link.is_closed())
+                && self.tunnel.rebind(link, generation).is_ok()
+                && self.tell(&close).await
+            {
+                return;
             }
             tokio::select! {
                 view = self.watched.next_view() => if view.is_none() { return },
                 told = self.tunnel.receive() => if matches!(told, FromActor::Stopped) { return },
             }
         }
+    }
+
+    fn may_know(&self, generation: u32) -> bool {
+        generation == self.generation || (self.can_hibernate && generation > self.generation)
     }
 
     async fn tell(&mut self, close: &ToEnvoyTunnelMessageKind) -> bool {

@@ -6,13 +6,13 @@
 use std::pin::pin;
 
 use protocol::envoy::ToRivetTunnelMessageKind;
+use protocol::limits;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::{Client, FromClient};
 use super::close::End;
 use super::pending::Pending;
 use super::session::Session;
-use crate::config::RESTORE_GRACE;
 use crate::directory::{Directory, Readiness};
 use crate::error::GatewayError;
 use crate::handler::Shared;
@@ -21,9 +21,10 @@ use crate::ready::{Route, WaitFor, Watched};
 use crate::tunnel::{FromActor, Tunnel};
 
 /// Waits until the actor runs again and has what its client has said meanwhile, waking it when the client does something.
-pub(super) async fn wait<D: Directory>(shared: &Shared<D>, session: &mut Session<'_>) -> Result<(), End> {
+pub(super) async fn wait<D: Directory>(shared: &Shared<D>, session: &mut Session<'_>, onset: Onset) -> Result<(), End> {
     let Session { client, watched, tunnel, pending, generation, ray, .. } = session;
     let mut sleeper = Sleeper { client, tunnel, pending, ray, reached: None, restored: false, left: None };
+    sleeper.fall_asleep(onset).await?;
     // What is needed only for the wake is boxed: it takes no room while the actor sleeps.
     let woken = match sleeper.sleep(watched, *generation).await {
         Ok(()) => Box::pin(sleeper.wake(shared, watched, *generation)).await,
@@ -41,6 +42,16 @@ pub(super) async fn wait<D: Directory>(shared: &Shared<D>, session: &mut Session
         (Err(end), None) => Err(end),
         (Err(end), Some(left)) => Err(End { host: end.host, ..left }),
     }
+}
+
+/// How the sleep begins.
+pub(super) enum Onset {
+    /// The generation is over.
+    Ended,
+    /// The generation has announced its sleep or has been told to stop.
+    Stopping,
+    /// The same, and the client has done something that is still to be handled.
+    StoppingWith(FromClient),
 }
 
 /// A socket without its actor.
@@ -80,6 +91,23 @@ enum Restore {
 }
 
 impl Sleeper<'_> {
+    /// Handles what led here, and waits for the end of a generation that has been told to stop: the time that a wake may take
+    /// begins only then. The engine does not let a stop take longer than its threshold.
+    async fn fall_asleep(&mut self, onset: Onset) -> Result<(), End> {
+        match onset {
+            Onset::Ended => return Ok(()),
+            Onset::Stopping => {}
+            Onset::StoppingWith(unheard) => self.client_did(unheard).await?,
+        }
+        while self.tunnel.is_stopping() {
+            let event = self.next().await;
+            if matches!(self.handle(event).await?, Heard::Ended) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Sleeps with the actor, until there is a reason to wake it or it has woken by itself.
     async fn sleep(&mut self, watched: &mut Watched, outlived: u32) -> Result<(), End> {
         while self.pending.is_empty() && self.left.is_none() {
@@ -137,7 +165,7 @@ impl Sleeper<'_> {
     /// Waits until the generation over the tunnel's present connection has taken the socket back.
     async fn restore(&mut self) -> Result<Restore, End> {
         let session = self.tunnel.link().session();
-        let grace = Instant::now() + RESTORE_GRACE;
+        let grace = Instant::now() + limits::HIBERNATION_RESTORE_GRACE;
         loop {
             // What ended before this generation became ready has been told already; it is heard first.
             let event = match self.tunnel.try_receive() {
@@ -187,6 +215,7 @@ impl Sleeper<'_> {
         match from_client {
             FromClient::Message { data, binary } => {
                 let index = self.tunnel.take_index();
+                self.client.has_handed_over(data.len());
                 let kept = self.pending.push(index, data, binary, Instant::now());
                 kept.map_err(|_full| self.failed(&GatewayError::WebSocketPendingLimitReached))?;
             }

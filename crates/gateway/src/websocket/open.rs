@@ -69,14 +69,17 @@ impl<'a> Opening<'a> {
         let failed = |error: GatewayError| End::failed(&error, ray);
         let ToActor { actor, path, wait_for } = to_actor;
         let mut watched = shared.find(actor, &caller, slot).await.map_err(failed)?;
-        let deadline = shared.ready_deadline();
+        let ready_deadline = shared.ready_deadline();
         for attempt in 0..=limits::WEBSOCKET_OPEN_RETRIES_MAX {
             if attempt > 0 {
                 shared.metrics.retries.get(RequestKind::WebSocket).inc();
             }
-            let route = watched.ready(shared, wait_for, deadline).await.map_err(failed)?;
-            if let Ok(asked) = self.ask(shared, watched.actor, route, &path).await {
-                match self.asked.insert(asked).answer(shared, &mut watched, wait_for).await {
+            let route = watched.ready(shared, wait_for, ready_deadline).await.map_err(failed)?;
+            let deadline = Instant::now() + shared.config.websocket_open_timeout;
+            // A host that is busy with other things takes no question either.
+            let asked = timeout_at(deadline, self.ask(shared, watched.actor, route, &path)).await;
+            if let Ok(asked) = asked.map_err(|_| failed(GatewayError::WebSocketOpenTimeout))? {
+                match self.asked.insert(asked).answer(shared, &mut watched, wait_for, deadline).await {
                     Ok(Answer::Taken { can_hibernate }) => {
                         let Some(Asked { tunnel, generation, .. }) = self.asked.take() else { break };
                         return Ok(Opened { watched, tunnel, generation, can_hibernate });
@@ -128,8 +131,8 @@ impl Asked {
         shared: &Shared<D>,
         watched: &mut Watched,
         wait_for: WaitFor,
+        deadline: Instant,
     ) -> Result<Answer, GatewayError> {
-        let deadline = Instant::now() + shared.config.websocket_open_timeout;
         loop {
             let told = timeout_at(deadline, self.tunnel.receive()).await;
             let kind = match told.map_err(|_| GatewayError::WebSocketOpenTimeout)? {

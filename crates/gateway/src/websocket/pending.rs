@@ -33,6 +33,15 @@ pub(super) struct Full;
 /// What a message costs the process besides its bytes, roughly.
 const MESSAGE_OVERHEAD_BYTES: u64 = size_of::<PendingMessage>() as u64;
 
+/// A message shorter than this is copied before it is kept, in bytes. It is a piece of the codec's buffer of 8 KiB, all of
+/// which would be kept with it.
+const KEPT_UNCOPIED_MIN_BYTES: usize = 2 * limits::KIB;
+
+/// A message as it is kept: without much memory that nobody counts.
+pub(super) fn compact(data: Bytes) -> Bytes {
+    if data.len() < KEPT_UNCOPIED_MIN_BYTES { Bytes::copy_from_slice(&data) } else { data }
+}
+
 /// Room that is kept when all messages are acknowledged, in messages.
 const KEPT_CAPACITY: usize = 16;
 
@@ -49,7 +58,7 @@ impl Pending {
             return Err(Full);
         }
         self.bytes += more;
-        self.messages.push_back(PendingMessage { index, data, binary, since: now });
+        self.messages.push_back(PendingMessage { index, data: compact(data), binary, since: now });
         Ok(())
     }
 
@@ -106,6 +115,19 @@ impl Pending {
 mod tests {
     use super::*;
     use crate::budget::Budget;
+
+    #[test]
+    fn small_messages_do_not_keep_the_buffer_that_they_came_in() {
+        let mut pending = Pending::new(u64::MAX, Budget::new(u64::MAX).share());
+        let buffer = Bytes::from(vec![7; 8 * limits::KIB]);
+        let mut keep = |bytes| pending.push(0, buffer.slice(..bytes), true, Instant::now()).unwrap();
+        keep(20);
+        keep(KEPT_UNCOPIED_MIN_BYTES - 1);
+        assert!(buffer.is_unique());
+        keep(KEPT_UNCOPIED_MIN_BYTES);
+        assert!(!buffer.is_unique(), "large ones are not copied");
+        assert_eq!(pending.messages().map(|message| message.data.len()).collect::<Vec<_>>(), [20, 2047, 2048]);
+    }
 
     #[test]
     fn limits_hold_at_their_edges_and_acks_give_room_back() {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::client::{Client, FromClient};
 use super::close::End;
 use super::farewell::Farewell;
-use super::hibernation;
+use super::hibernation::{self, Onset};
 use super::open::{Opened, Opening};
 use super::pending::{Pending, PendingMessage};
 use super::upgraded_stream;
@@ -23,7 +23,7 @@ use crate::link::LinkClosed;
 use crate::metrics::OpenSocket;
 use crate::ready::Watched;
 use crate::resolve::Caller;
-use crate::tunnel::{FromActor, Tunnel};
+use crate::tunnel::{FromActor, Sent, Tunnel};
 
 /// Frames of the actor that are handled before the client is looked at again.
 const BATCH: usize = 64;
@@ -51,7 +51,7 @@ enum Pause {
     /// The socket is over.
     Ended(End),
     /// The actor sleeps, or is about to, and the socket waits for it.
-    Asleep,
+    Asleep(Onset),
 }
 
 /// What a client wants.
@@ -87,7 +87,8 @@ async fn begin<'a, D: Directory>(
             return None;
         }
     };
-    let mut client = Client::new(upgraded_stream(upgraded)?, &shared.config, ray.clone(), open);
+    let mut client =
+        Client::new(upgraded_stream(upgraded)?, &shared.config, shared.tunnels.for_actors().share(), ray.clone(), open);
     let mut slot = Slot::default();
     let opened = find_actor(shared, &mut client, wanted, &mut slot, ray).await;
     let mut client = client.holding(slot);
@@ -147,14 +148,14 @@ impl Session<'_> {
     async fn live<D: Directory>(&mut self, shared: &Shared<D>) -> End {
         loop {
             // In a box of its own, like the other one: while the actor sleeps it takes no room.
-            match Box::pin(self.carry(shared)).await {
+            let onset = match Box::pin(self.carry(shared)).await {
                 Pause::Ended(end) => return end,
-                Pause::Asleep => {}
-            }
+                Pause::Asleep(onset) => onset,
+            };
             self.asleep = true;
             self.client.doze();
             self.client.open.sleeps();
-            if let Err(end) = Box::pin(hibernation::wait(shared, self)).await {
+            if let Err(end) = Box::pin(hibernation::wait(shared, self, onset)).await {
                 return end;
             }
             self.asleep = false;
@@ -174,7 +175,11 @@ impl Session<'_> {
                     None => Err(Pause::Ended(End::failed(&GatewayError::GoingAway, self.ray))),
                 },
                 () = sleep_until(ack_deadline.unwrap_or_else(Instant::now)), if ack_deadline.is_some() => {
-                    Err(Pause::Ended(End::failed(&GatewayError::WebSocketGarbageCollected, self.ray)))
+                    Err(match self.tunnel.is_stopping() {
+                        // Nothing is expected of this generation any more, and the next one gets its own time.
+                        true => Pause::Asleep(Onset::Stopping),
+                        false => Pause::Ended(End::failed(&GatewayError::WebSocketGarbageCollected, self.ray)),
+                    })
                 }
             };
             if let Err(pause) = step {
@@ -184,6 +189,9 @@ impl Session<'_> {
     }
 
     async fn client_did(&mut self, from_client: FromClient) -> Result<(), Pause> {
+        if self.can_hibernate && self.tunnel.is_stopping() {
+            return Err(Pause::Asleep(Onset::StoppingWith(from_client)));
+        }
         match from_client {
             FromClient::Message { data, binary } => self.forward(data, binary).await,
             FromClient::Close { code, reason } => Err(Pause::Ended(End::by_client(code, &reason))),
@@ -197,12 +205,13 @@ impl Session<'_> {
         if self.can_hibernate || !self.link_up {
             self.keep(index, data.clone(), binary).map_err(Pause::Ended)?;
         }
-        if self.link_up {
-            let bytes = data.len();
-            let message = ToEnvoyTunnelMessageKind::WebSocketMessage { data: data.clone(), binary };
-            if self.tunnel.send_at(index, message, bytes).await.is_ok() {
-                self.sent = self.tunnel.link().queued();
-            } else {
+        if !self.link_up {
+            return Ok(());
+        }
+        match self.send(index, data.clone(), binary).await {
+            Ok(Sent::Queued) => self.sent = self.tunnel.link().queued(),
+            Ok(Sent::HeldBack) => return Err(Pause::Asleep(Onset::Stopping)),
+            Err(LinkClosed) => {
                 self.out_of_touch()?;
                 if !self.can_hibernate {
                     self.keep(index, data, binary).map_err(Pause::Ended)?;
@@ -212,8 +221,19 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Only what is kept for the next generation can be held back from this one.
+    async fn send(&self, index: u16, data: Bytes, binary: bool) -> Result<Sent, LinkClosed> {
+        let bytes = data.len();
+        let message = ToEnvoyTunnelMessageKind::WebSocketMessage { data, binary };
+        if self.can_hibernate {
+            return self.tunnel.send_unless_stopping(index, message, bytes).await;
+        }
+        self.tunnel.send_at(index, message, bytes).await.map(|()| Sent::Queued)
+    }
+
     /// Keeps a client message until it is acknowledged or can be sent.
     pub(super) fn keep(&mut self, index: u16, data: Bytes, binary: bool) -> Result<(), End> {
+        self.client.has_handed_over(data.len());
         self.pending
             .push(index, data, binary, Instant::now())
             .map_err(|_full| End::failed(&GatewayError::WebSocketPendingLimitReached, self.ray))
@@ -243,7 +263,7 @@ impl Session<'_> {
                 let readiness = self.watched.view().readiness;
                 return self.host_may_be_back(readiness).await;
             }
-            FromActor::Stopped if self.can_hibernate => return Err(Pause::Asleep),
+            FromActor::Stopped if self.can_hibernate => return Err(Pause::Asleep(Onset::Ended)),
             FromActor::Stopped => return Err(Pause::Ended(End::actor_stopped())),
             FromActor::Overflow => {
                 return Err(Pause::Ended(End::failed(&GatewayError::WebSocketPendingLimitReached, self.ray)));
@@ -260,7 +280,9 @@ impl Session<'_> {
                 self.pending.acknowledge(index);
                 Ok(())
             }
-            ToRivetTunnelMessageKind::WebSocketClose { hibernate: true, .. } if self.can_hibernate => Err(Pause::Asleep),
+            ToRivetTunnelMessageKind::WebSocketClose { hibernate: true, .. } if self.can_hibernate => {
+                Err(Pause::Asleep(Onset::Stopping))
+            }
             ToRivetTunnelMessageKind::WebSocketClose { code, reason, .. } => {
                 // What the actor sent before its close goes out first.
                 let _ = self.client.flush().await;
@@ -313,8 +335,11 @@ impl Session<'_> {
         self.pending.restart_clock(Instant::now());
         if self.can_hibernate {
             for message in self.pending.messages() {
-                if self.send_kept(message).await.is_err() {
-                    return false;
+                match self.send_kept(message).await {
+                    Ok(Sent::Queued) => {}
+                    // It is with the next generation that this goes on.
+                    Ok(Sent::HeldBack) => break,
+                    Err(LinkClosed) => return false,
                 }
             }
             return true;
@@ -329,10 +354,8 @@ impl Session<'_> {
         true
     }
 
-    async fn send_kept(&self, message: &PendingMessage) -> Result<(), LinkClosed> {
-        let bytes = message.data.len();
-        let kind = ToEnvoyTunnelMessageKind::WebSocketMessage { data: message.data.clone(), binary: message.binary };
-        self.tunnel.send_at(message.index, kind, bytes).await
+    async fn send_kept(&self, message: &PendingMessage) -> Result<Sent, LinkClosed> {
+        self.send(message.index, message.data.clone(), message.binary).await
     }
 
     async fn finish<D: Directory>(mut self: Box<Self>, shared: &Shared<D>, end: End) {

@@ -1,12 +1,15 @@
 //! The codec around a client's connection. It has a buffer of 8 KiB from its beginning, which is most of what an idle socket
 //! costs; so it is put away while nothing is said, and taken out again at the first byte.
 
+use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::{Sink, StreamExt};
 use tokio_websockets::{Config, Error, Limits, Message, ServerBuilder, WebSocketStream};
 
+use crate::budget::Share;
 use crate::io::ClientStream;
 
 /// Messages are gathered up to this size before they are written, in bytes.
@@ -30,8 +33,9 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(mut stream: ClientStream, message_max_bytes: usize) -> Self {
-        stream.follow_frames();
+    /// What the codec holds of unfinished messages counts towards `held`.
+    pub(super) fn new(mut stream: ClientStream, message_max_bytes: usize, held: Share) -> Self {
+        stream.follow_messages(held);
         Self { codec: None, resting: stream, message_max_bytes, unflushed: false }
     }
 
@@ -66,17 +70,25 @@ impl Wire {
         }
         if let Some(mut codec) = self.codec.take() {
             self.resting = codec.get_mut().take();
+            self.resting.release_complete();
         }
     }
 
-    /// The next message. Cancel-safe.
+    /// The next message. Cancel-safe. An unfinished one that is more than its share allows is an error.
     pub(super) async fn next(&mut self) -> Option<Result<Message, Error>> {
         if self.codec.is_none()
             && let Err(error) = self.resting.readable().await
         {
             return Some(Err(Error::Io(error)));
         }
-        let next = self.codec().next().await;
+        let codec = self.codec();
+        let next = poll_fn(|cx| match codec.poll_next_unpin(cx) {
+            Poll::Pending if codec.get_ref().messages_exceed_their_share() => {
+                Poll::Ready(Some(Err(Error::Io(io::ErrorKind::OutOfMemory.into()))))
+            }
+            polled @ (Poll::Ready(_) | Poll::Pending) => polled,
+        })
+        .await;
         // To what is no message the codec may have queued an answer.
         let is_message = next.as_ref().is_some_and(|next| next.as_ref().is_ok_and(|next| next.is_text() || next.is_binary()));
         self.unflushed |= !is_message;
@@ -107,17 +119,16 @@ impl Wire {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::budget::Budget;
 
     #[tokio::test]
     async fn the_codec_is_put_away_only_when_it_holds_nothing() {
         let (mut client, ours) = tokio::io::duplex(1024);
-        let mut wire = Wire::new(ClientStream::in_memory(ours), 1024);
+        let mut wire = Wire::new(ClientStream::in_memory(ours), 1024, Budget::new(0).share());
         assert!(wire.is_resting());
         // A message, and the beginning of the next one.
         client.write_all(&[0x81, 0x81, 0, 0, 0, 0, b'a', 0x81, 0x82, 0, 0, 0]).await.unwrap();

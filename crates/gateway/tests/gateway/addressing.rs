@@ -250,6 +250,24 @@ async fn the_health_socket_answers_pings() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn health_sockets_end_with_their_clients_and_with_the_engine() {
+    let scene = Scene::with(|config| config.websocket_health_route = true);
+    let mut silent = scene.websocket("/health/ws").await;
+    assert_eq!(silent.expect_close().await, (1000, String::new()));
+    drop(silent);
+    let mut busy = scene.websocket("/health/ws").await;
+    for _ping in 0..10 {
+        tokio::time::sleep(std::time::Duration::from_secs(59)).await;
+        busy.send_text("ping").await;
+        assert_eq!(busy.expect_text().await, "pong");
+    }
+    let closed = scene.gateway.close_websockets();
+    assert_eq!(busy.expect_close().await, (1001, String::new()));
+    closed.await;
+    scene.expect_no_leak().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn connection_params_are_limited() {
     let (scene, actor, mut host) = scene();
     let max = limits::CONNECTION_PARAMS_MAX_BYTES;

@@ -4,6 +4,7 @@ mod closing;
 mod links;
 mod model;
 mod pending;
+mod stopping;
 mod waking;
 
 use std::time::Duration;

@@ -117,11 +117,8 @@ fn histograms(all: &mut Values, name: &str, series: &impl Series<Histogram>) {
 
 fn visit<M>(all: &mut Values, name: &str, series: &impl Series<M>, read: impl Fn(&M) -> u64) {
     let mut note = |labels: &Labels, metric: &M| {
-        let value = read(metric);
-        if value > 0 {
-            let path: Vec<&str> = [name].into_iter().chain(labels.iter().map(|(_, value)| *value)).collect();
-            all.insert(path.join("/"), value);
-        }
+        let path: Vec<&str> = [name].into_iter().chain(labels.iter().map(|(_, value)| *value)).collect();
+        all.extend(Some((path.join("/"), read(metric))).filter(|(_, value)| *value > 0));
         Ok::<(), std::convert::Infallible>(())
     };
     let Ok(()) = series.visit(&mut Vec::new(), &mut note);

@@ -91,6 +91,18 @@ async fn the_wait_ends_at_one_time_whatever_happens_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_actor_that_is_ready_in_the_last_moment_gets_what_waits() {
+    let scene = Scene::new();
+    let actor = scene.actor(1);
+    let mut host = scene.host();
+    let answer = ask(&scene, get(&format!("/gateway/{actor}/x"))).await;
+    tokio::time::sleep(READY_TIMEOUT - Duration::from_millis(100)).await;
+    scene.run(actor, 1, &host);
+    serve(&mut host, Some(1)).await;
+    assert_eq!(answer.await.unwrap().text(), "served");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_actor_that_stops_each_time_is_woken_eight_times_more() {
     let scene = Scene::new();
     let actor = scene.actor(1);

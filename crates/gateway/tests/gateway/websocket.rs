@@ -6,6 +6,7 @@ mod host_loss;
 mod messages;
 mod opening;
 mod silence;
+mod unfinished;
 
 use std::time::Duration;
 

@@ -65,17 +65,25 @@ pub(crate) struct Lmdb {
     /// Room in the inbox and in the group being committed, in bytes.
     room: Arc<Semaphore>,
     readers: Readers,
-    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// Of the committer, which is the last thread to end; taken by whoever closes the store.
+    committer: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Lmdb {
     pub(crate) fn open(options: LmdbOptions) -> Result<Self, StoreError> {
         let table = Arc::new(Table::open(&options)?);
         let (inbox, messages) = unbounded();
-        let (readers, mut threads) = Readers::start(&table)?;
+        let (readers, threads) = Readers::start(&table)?;
         let committer = thread::Builder::new().name("store-committer".into());
-        threads.push(committer.spawn(move || committer::run(&table, messages)).map_err(StoreError::failed)?);
-        Ok(Self { inbox, room: Arc::new(Semaphore::new(INBOX_MAX_BYTES)), readers, threads: Arc::new(Mutex::new(threads)) })
+        let committer = committer.spawn(move || {
+            committer::run(&table, messages);
+            join(threads);
+            // Closed only here. LMDB keeps something for each thread that has read, and clears it away when the thread ends:
+            // not before each reader has ended altogether may the memory go in which that is noted.
+            drop(table);
+        });
+        let committer = Arc::new(Mutex::new(Some(committer.map_err(StoreError::failed)?)));
+        Ok(Self { inbox, room: Arc::new(Semaphore::new(INBOX_MAX_BYTES)), readers, committer })
     }
 
     pub(crate) async fn read(&self, reads: Reads) -> Result<Found, StoreError> {
@@ -115,10 +123,9 @@ impl Lmdb {
         self.readers.close();
         // Fails only if the committer is gone already.
         let _ = self.inbox.send(Message::Close);
-        let threads = std::mem::take(&mut *self.threads.lock());
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(JoinHandle::join)).await;
-        if !matches!(joined, Ok(Ok(()))) {
-            tracing::error!("a thread of the store panicked");
+        let committer = self.committer.lock().take();
+        if tokio::task::spawn_blocking(move || join(committer)).await.is_err() {
+            tracing::error!("the store could not wait for its threads");
         }
     }
 
@@ -128,6 +135,15 @@ impl Lmdb {
 
     fn send(&self, work: Work, room: OwnedSemaphorePermit) -> Result<(), StoreError> {
         self.inbox.send(Message::Operation(Operation { work, _room: room })).map_err(|_| StoreError::Closed)
+    }
+}
+
+/// Waits until threads have ended.
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the store panicked");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use futures_util::SinkExt;
 
 impl Play {
     /// The client closes its socket and sees its close answered at once, whoever sleeps.
-    async fn client_closes(&mut self) {
+    pub(super) async fn client_closes(&mut self) {
         let code = CloseCode::try_from(4001).unwrap();
         self.socket.stream.send(Message::close(Some(code), "bye")).await.unwrap();
         let asked = tokio::time::Instant::now();
@@ -22,7 +22,7 @@ impl Play {
 }
 
 /// What an actor hears of [`Play::client_closes`].
-fn closed(index: u16) -> (u16, Option<u16>, Option<String>) {
+pub(super) fn closed(index: u16) -> (u16, Option<u16>, Option<String>) {
     (index, Some(4001), Some("bye".to_owned()))
 }
 
@@ -165,4 +165,17 @@ async fn a_socket_that_cannot_hibernate_is_closed_by_an_announced_sleep() {
     assert_eq!(scene.directory.wakes(actor), 0);
     drop(socket);
     scene.expect_no_leak().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_that_comes_up_while_its_client_is_being_closed_is_told_all() {
+    let mut play = Play::asleep().await;
+    play.socket.send_text("hello?").await;
+    // Nobody starts it for 90 s. Then the client is told, and has a second to answer.
+    tokio::time::sleep(Duration::from_millis(90_500)).await;
+    play.wake(2);
+    play.expect(&[(1, "hello?")]).await;
+    assert_eq!(play.expect_close().await, gone(2));
+    drop(play.socket);
+    play.scene.expect_no_leak().await;
 }

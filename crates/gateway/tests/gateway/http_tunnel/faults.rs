@@ -3,6 +3,7 @@
 use protocol::envoy::{HttpStreamAbortReason, ResponseAbort, ResponseStart, ToEnvoy};
 
 use super::*;
+use crate::scene::get;
 
 const GAP: &str = "gateway detected response stream message index gap";
 
@@ -21,6 +22,16 @@ async fn a_silent_actor_is_given_up_and_never_asked_twice() {
     assert_eq!(got.json()["metadata"]["timeout_ms"], 300_000);
     stage.expect_abort(Kind::InternalError, "response start timed out").await;
     stage.host.answer(&request, 200, "late");
+    stage.expect_the_end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_the_last_second_counts() {
+    let mut stage = Stage::new();
+    let (request, asked) = stage.get().await;
+    tokio::time::sleep(Duration::from_secs(299)).await;
+    stage.host.answer(&request, 200, "in time");
+    assert_eq!(asked.answer().await.text(), "in time");
     stage.expect_the_end().await;
 }
 
@@ -152,6 +163,28 @@ async fn a_request_does_not_go_on_over_a_new_connection_of_its_host() {
     stage.scene.lose_link(stage.actor, 1, &stage.host);
     assert_eq!(asked.answer().await.error(), (503, "guard.tunnel_response_closed".to_owned()));
     stage.scene.expect_no_leak().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_on_its_way_to_sleep_answers_what_it_has() {
+    let mut stage = Stage::new();
+    let (request, asked) = stage.get().await;
+    let (streamed, _client, mut body) = stage.stream(&[]).await;
+    stage.scene.place(stage.actor, 1, &stage.host);
+    let late = stage.ask(get(&stage.path())).await;
+    assert!(stage.host.next_within(Duration::from_secs(25)).await.is_none(), "nothing new is given to it, nothing is aborted");
+    stage.host.answer(&request, 200, "whole");
+    assert_eq!(asked.answer().await.text(), "whole");
+    stage.host.chunk(&streamed, 1, "x", true);
+    assert_eq!(next_piece(&mut body).await, "x");
+    assert!(in_time(body.frame()).await.is_none(), "a clean end");
+    stage.scene.stop(stage.actor);
+    stage.scene.run(stage.actor, 2, &stage.host);
+    let (request, start) = stage.host.expect_request().await;
+    assert_eq!(start.actor_generation, Some(2));
+    stage.host.answer(&request, 200, "by the next generation");
+    assert_eq!(late.answer().await.text(), "by the next generation");
+    stage.expect_the_end().await;
 }
 
 #[tokio::test(start_paused = true)]

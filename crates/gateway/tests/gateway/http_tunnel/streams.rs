@@ -1,10 +1,14 @@
 //! Answers that come piece by piece.
 
+use gateway::WaitingLimits;
 use http_body_util::BodyExt;
 use protocol::envoy::ResponseStart;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+
+/// What a waiting chunk takes besides its payload, roughly; it counts as memory and not towards the window.
+const HELD_BESIDES: usize = 256;
 
 /// The next frame, which gives credit.
 async fn expect_credit(stage: &mut Stage) -> (u16, usize) {
@@ -122,7 +126,7 @@ async fn a_client_that_does_not_read_holds_back_the_actor_and_takes_no_memory() 
     }
     assert!(sent <= 2 * WINDOW, "{sent} bytes were taken although nobody reads them");
     let waiting = stage.scene.tunnels.waiting_for_clients_bytes() as usize;
-    assert!(waiting <= WINDOW, "{waiting}");
+    assert!(waiting <= WINDOW + WINDOW / CHUNK * HELD_BESIDES, "{waiting}");
     // And nothing was lost.
     stage.host.chunk(&request, index + 1, "", true);
     let mut read = 0;
@@ -141,7 +145,7 @@ async fn a_host_that_ignores_the_window_is_cut() {
     }
     crate::scene::settle().await;
     let waiting = stage.scene.tunnels.waiting_for_clients_bytes() as usize;
-    assert!(waiting <= WINDOW + CHUNK, "{waiting}");
+    assert!(waiting <= WINDOW + CHUNK + (WINDOW / CHUNK + 1) * HELD_BESIDES, "{waiting}");
     let cut_after = until_cut(&mut body).await.len();
     assert!(cut_after <= WINDOW + CHUNK, "{cut_after}");
     let told = loop {
@@ -154,6 +158,39 @@ async fn a_host_that_ignores_the_window_is_cut() {
     let detail = "actor response producer outpaced downstream delivery and filled the gateway buffer";
     assert_eq!((abort.reason.kind, abort.reason.detail.as_deref()), (Kind::InternalError, Some(detail)));
     stage.expect_the_end().await;
+}
+
+/// A window of tiny chunks takes far more memory than it has bytes.
+#[tokio::test(start_paused = true)]
+async fn tiny_chunks_are_bounded_by_the_memory_they_take() {
+    const CHUNKS: u32 = 200_000;
+    for (budget, is_cut) in [(10_000_000, true), (limits::WAITING_FOR_CLIENTS_MAX_BYTES, false)] {
+        let waiting = WaitingLimits { for_actors_max_bytes: limits::WAITING_FOR_ACTORS_MAX_BYTES, for_clients_max_bytes: budget };
+        let mut stage = Stage::on(Scene::with_waiting(waiting, |_| {}));
+        let (request, client, mut body) = stage.stream(&[]).await;
+        let mut most_waiting = 0;
+        for index in 1..=CHUNKS {
+            stage.host.chunk(&request, index as u16, "x", index == CHUNKS);
+            if index % 1_000 == 0 {
+                crate::scene::settle().await;
+            }
+            most_waiting = most_waiting.max(stage.scene.tunnels.waiting_for_clients_bytes());
+        }
+        if is_cut {
+            assert!(most_waiting > budget && most_waiting <= budget + limits::WAITING_FREE_BYTES, "{most_waiting}");
+            assert!(until_cut(&mut body).await.len() < CHUNKS as usize);
+        } else {
+            // The host was within its window all the time, and this is what its chunks really hold.
+            assert!(most_waiting > u64::from(CHUNKS / 4) * HELD_BESIDES as u64, "{most_waiting}");
+            let mut read = 0;
+            while let Some(frame) = in_time(body.frame()).await {
+                read += frame.expect("an uncut body").into_data().expect("data").len();
+            }
+            assert_eq!(read, CHUNKS as usize);
+        }
+        drop(client);
+        stage.scene.expect_no_leak().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

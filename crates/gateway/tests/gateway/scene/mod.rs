@@ -183,19 +183,19 @@ pub(crate) async fn settle() {
 
 fn default_config() -> GatewayConfig {
     GatewayConfig {
-        actor_ready_timeout: Duration::from_secs(30),
-        resolve_timeout: Duration::from_secs(15),
-        response_start_timeout: Duration::from_secs(300),
-        response_chunk_idle_timeout: Some(Duration::from_secs(30)),
+        actor_ready_timeout: limits::ACTOR_READY_TIMEOUT,
+        resolve_timeout: limits::RESOLVE_TIMEOUT,
+        response_start_timeout: limits::RESPONSE_START_TIMEOUT,
+        response_chunk_idle_timeout: Some(limits::RESPONSE_CHUNK_IDLE_TIMEOUT),
         request_body_max_bytes: limits::HTTP_REQUEST_BODY_MAX_BYTES,
         response_payload_max_bytes: limits::ENVOY_RESPONSE_PAYLOAD_MAX_BYTES,
-        websocket_open_timeout: Duration::from_secs(15),
+        websocket_open_timeout: limits::WEBSOCKET_OPEN_TIMEOUT,
         websocket_message_max_bytes: limits::WEBSOCKET_MESSAGE_MAX_BYTES,
-        websocket_ack_timeout: Duration::from_secs(30),
-        websocket_send_timeout: Duration::from_secs(5),
+        websocket_ack_timeout: limits::WEBSOCKET_ACK_TIMEOUT,
+        websocket_send_timeout: limits::WEBSOCKET_SEND_TIMEOUT,
         websocket_ping_timeout: limits::WEBSOCKET_PING_TIMEOUT,
         websocket_message_rate: None,
-        hibernation_wake_timeout: Duration::from_secs(90),
+        hibernation_wake_timeout: limits::HIBERNATION_WAKE_TIMEOUT,
         hibernation_pending_max_bytes: limits::HIBERNATION_PENDING_MAX_BYTES,
         admission: default_admission(),
         websocket_health_route: false,
@@ -204,16 +204,13 @@ fn default_config() -> GatewayConfig {
 }
 
 fn default_admission() -> AdmissionConfig {
-    let rate = RateLimit {
-        requests: limits::ACTOR_RATE_LIMIT_REQUESTS,
-        period: Duration::from_millis(limits::ACTOR_RATE_LIMIT_PERIOD_MS),
-    };
+    let rate = RateLimit { requests: limits::ACTOR_RATE_LIMIT_REQUESTS, period: limits::ACTOR_RATE_LIMIT_PERIOD };
     AdmissionConfig {
         per_client: ClientLimits::default(),
         per_actor: ClientLimits { rate: Some(rate), max_in_flight: Some(limits::ACTOR_IN_FLIGHT_MAX) },
         exempt_loopback: true,
         trusted_proxies: ["127.0.0.0/8", "10.0.0.0/8"].map(|network| network.parse().expect("a network")).to_vec(),
         remembered_max: limits::ADMISSION_REMEMBERED_MAX as usize,
-        remembered_for: Duration::from_secs(3600),
+        remembered_for: limits::ADMISSION_REMEMBERED_FOR,
     }
 }

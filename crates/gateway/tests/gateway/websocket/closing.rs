@@ -70,6 +70,16 @@ async fn closes_of_actors_are_made_legal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_socket_goes_on_while_its_actor_is_on_its_way_to_sleep() {
+    let mut play = Play::begin().await;
+    play.scene.place(play.actor, 1, &play.host);
+    assert!(play.socket.quiet_for(std::time::Duration::from_secs(60)).await);
+    play.expect_alive(1).await;
+    play.scene.stop(play.actor);
+    assert_eq!(play.socket.expect_close().await, (1000, "actor.stopped".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_actor_that_stops_closes_its_sockets() {
     for destroyed in [false, true] {
         let mut play = Play::begin().await;

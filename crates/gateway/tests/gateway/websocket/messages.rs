@@ -168,8 +168,8 @@ async fn a_client_that_takes_nothing_is_given_up() {
     play.say(vec![7; LARGEST], true);
     assert_eq!(told_host(&mut play.host).await, downstream_closed());
     let waited = begun.elapsed();
-    // What the pipe takes counts for the first span.
-    assert!(waited <= Duration::from_millis(10_100), "{waited:?}");
+    // What the pipe takes counts for the first span; a second one without a byte is the end.
+    assert!((Duration::from_secs(10)..Duration::from_millis(10_100)).contains(&waited), "{waited:?}");
     play.scene.expect_no_leak().await;
     while let Some(Ok(_)) = play.socket.stream.next().await {}
 }

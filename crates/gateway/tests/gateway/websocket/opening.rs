@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::SinkExt;
 use gateway::GatewayError;
-use protocol::envoy::{ToEnvoyTunnelMessageKind, ToRivetTunnelMessageKind};
+use protocol::envoy::{ToEnvoy, ToEnvoyTunnelMessageKind, ToRivetTunnelMessageKind};
 use tokio::time::{Instant, timeout};
 use tokio_websockets::{CloseCode, Message};
 
@@ -207,4 +207,18 @@ async fn an_open_that_the_host_has_seen_is_waited_for() {
     host.send(&request, 0, ToRivetTunnelMessageKind::WebSocketOpen { can_hibernate: false });
     let mut play = Play { scene, actor, host, socket, request };
     play.expect_alive(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_takes_nothing_cannot_hold_up_an_open_for_longer_than_one_that_is_silent() {
+    let scene = Scene::new();
+    let (actor, host) = running(&scene);
+    // Its queue is full.
+    host.link.send(ToEnvoy::Ping { ts: 1 }, protocol::limits::ENVOY_OUTBOX_MAX_BYTES).await.unwrap();
+    let begun = Instant::now();
+    let mut socket = scene.websocket(&target(actor)).await;
+    socket.expect_failure(&GatewayError::WebSocketOpenTimeout).await;
+    assert_eq!(begun.elapsed().as_secs(), 15);
+    drop(socket);
+    scene.expect_no_leak().await;
 }

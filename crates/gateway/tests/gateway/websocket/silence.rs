@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use protocol::limits;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_websockets::Message;
 
@@ -36,6 +36,25 @@ async fn a_client_that_does_not_answer_a_ping_is_closed_in_time() {
     assert_eq!(play.socket.expect_close().await, (1011, format!("guard.websocket_ping_timeout#{RAY}")));
     drop(play.socket);
     play.scene.expect_no_leak().await;
+}
+
+/// Reads a ping off the connection, so that no codec answers it.
+async fn take_ping(play: &mut Play) {
+    let mut ping = [0; 2];
+    play.socket.stream.get_mut().read_exact(&mut ping).await.unwrap();
+    assert_eq!(ping, [0x89, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_has_all_its_time_to_answer_and_no_more() {
+    let mut play = Play::begin().await;
+    take_ping(&mut play).await;
+    tokio::time::sleep(limits::WEBSOCKET_PING_TIMEOUT - Duration::from_millis(100)).await;
+    write_frame(&mut play.socket, 10, true, b"").await;
+    take_ping(&mut play).await;
+    let pinged = Instant::now();
+    assert_eq!(told_host(&mut play.host).await, downstream_closed());
+    assert_eq!(pinged.elapsed(), limits::WEBSOCKET_PING_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
