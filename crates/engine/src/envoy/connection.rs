@@ -263,21 +263,22 @@ impl Connection {
                 self.storage.push(StorageRequest::Finalize(request_id, data)).await;
             }
             ToRivet::SqliteExec { request_id, .. } => {
-                self.answer(ToEnvoy::SqliteExec { request_id, data: Err(super::storage::no_remote_sql()) });
+                self.answer(ToEnvoy::SqliteExec { request_id, data: Err(super::storage::no_remote_sql()) }).await;
             }
             ToRivet::SqliteExecute { request_id, .. } => {
-                self.answer(ToEnvoy::SqliteExecute { request_id, data: Err(super::storage::no_remote_sql()) });
+                self.answer(ToEnvoy::SqliteExecute { request_id, data: Err(super::storage::no_remote_sql()) }).await;
             }
             ToRivet::SqliteExecuteBatch { request_id, .. } => {
-                self.answer(ToEnvoy::SqliteExecuteBatch { request_id, data: Err(super::storage::no_remote_sql()) });
+                self.answer(ToEnvoy::SqliteExecuteBatch { request_id, data: Err(super::storage::no_remote_sql()) }).await;
             }
         }
         Ok(())
     }
 
-    fn answer(&self, message: ToEnvoy) {
+    /// Waits for room in the queue: a host may ask any number of times.
+    async fn answer(&self, message: ToEnvoy) {
         // A connection that has ended needs no answers.
-        let _ = self.link.send_now(message);
+        let _ = self.link.send(message, 0).await;
     }
 
     async fn metadata(&self, metadata: ToRivetMetadata) {

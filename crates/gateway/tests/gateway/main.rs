@@ -13,5 +13,4 @@ mod hibernation;
 mod http_tunnel;
 mod logs;
 mod metrics;
-mod smoke;
 mod websocket;
