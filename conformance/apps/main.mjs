@@ -6,12 +6,32 @@ import { failing } from "./failing.mjs";
 import { guarded } from "./guarded.mjs";
 import { ledger } from "./ledger.mjs";
 import { lingering } from "./lingering.mjs";
+import { migrant } from "./migrant.mjs";
+import { plain } from "./plain.mjs";
 import { hibernating, raw } from "./raw.mjs";
 import { kv, sql } from "./storage.mjs";
 import { wire } from "./wire.mjs";
 
 const registry = setup({
-  use: { counter, napper, failing, guarded, ledger, lingering, sql, kv, worker, timer, caller, journey, raw, hibernating, wire },
+  use: {
+    counter,
+    napper,
+    plain,
+    failing,
+    guarded,
+    ledger,
+    lingering,
+    migrant,
+    sql,
+    kv,
+    worker,
+    timer,
+    caller,
+    journey,
+    raw,
+    hibernating,
+    wire,
+  },
   noWelcome: true,
 });
 registry.start();

@@ -16,6 +16,7 @@ import { cases as faults } from "./faults.mjs";
 import { cases as management } from "./management.mjs";
 import { cases as engineRestart } from "./engine-restart.mjs";
 import { cases as hostRestart } from "./host-restart.mjs";
+import { cases as upgrade } from "./upgrade.mjs";
 import { cases as launch } from "./launch.mjs";
 
 const topics = {
@@ -36,6 +37,7 @@ const topics = {
   faults,
   "engine-restart": engineRestart,
   "host-restart": hostRestart,
+  upgrade,
   launch,
 };
 

@@ -30,11 +30,14 @@ const START_DEADLINE_MS = 30_000;
 const STOP_DEADLINE_MS = 10_000;
 
 export class Engine {
-  /** Reserves ports and a data folder below `folder`; nothing runs yet. `settings` go before the usual ones. */
-  static async prepare({ binary, folder, settings = {} }) {
+  /**
+   * Reserves ports and a data folder below `folder`; nothing runs yet. `settings` go before the `preset`, which is that of
+   * the suite unless another one is given.
+   */
+  static async prepare({ binary, folder, settings = {}, preset = SETTINGS }) {
     const engine = new Engine();
     engine.binary = binary;
-    engine.settings = settings;
+    engine.settings = { ...preset, ...settings };
     engine.folder = folder;
     engine.logFile = path.join(folder, "engine.log");
     engine.port = await freePorts(3);
@@ -55,7 +58,6 @@ export class Engine {
       cwd: this.folder,
       logFile: this.logFile,
       env: {
-        ...SETTINGS,
         ...this.settings,
         HOME: this.folder,
         RIVET__GUARD__HOST: "127.0.0.1",

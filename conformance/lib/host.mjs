@@ -11,10 +11,14 @@ const START_DEADLINE_MS = 30_000;
 const STOP_DEADLINE_MS = 20_000;
 
 export class Host {
-  /** `endpoint`: where the host finds the engine, if not at the engine's own address. */
-  constructor({ engine, folder, name = "host", endpoint = engine.endpoint }) {
+  /**
+   * `endpoint`: where the host finds the engine, if not at the engine's own address. `version`: the build number of the
+   * application on it.
+   */
+  constructor({ engine, folder, name = "host", endpoint = engine.endpoint, version = 1 }) {
     this.engine = engine;
     this.endpoint = endpoint;
+    this.version = version;
     this.folder = folder;
     this.logFile = path.join(folder, `${name}.log`);
     this.name = name;
@@ -39,6 +43,7 @@ export class Host {
       env: {
         HOME: this.folder,
         RIVET_ENDPOINT: this.endpoint,
+        RIVET_ENVOY_VERSION: String(this.version),
         RIVETKIT_ENGINE_SPAWN: "never",
         RIVET_RUN_SERVICES: "0",
         RIVET_LOG_LEVEL: "warn",

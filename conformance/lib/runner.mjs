@@ -15,6 +15,7 @@ const REFERENCE_PATIENCE = 3;
  * - `stack`: "shared" (default), "own" (fresh engine and host: for cases that kill them), "faulty" (shared by cases
  *   that disturb only clients; they find the engine behind a proxy, as the host does), "own-faulty" (the same, fresh),
  *   "none" (starts its own things);
+ * - `settings`: what the engine of an "own" stack gets beyond the usual;
  * - `deadlineMs`.
  */
 function plan(cases, encodings) {
@@ -49,8 +50,8 @@ export class Runner {
     return path.join(this.folder, `${this.folders}-${name}`);
   }
 
-  async startStack(name, proxy = null) {
-    const stack = await Stack.start({ binary: this.binary, proxy, folder: this.newFolder(name) });
+  async startStack(name, proxy = null, settings = undefined) {
+    const stack = await Stack.start({ binary: this.binary, proxy, settings, folder: this.newFolder(name) });
     this.usable = true;
     return stack;
   }
@@ -71,7 +72,7 @@ export class Runner {
       case "shared":
         return this.sharedStack("shared");
       case "own":
-        return this.startStack(one.name);
+        return this.startStack(one.name, null, one.settings);
       case "faulty":
         return this.sharedStack("faulty", this.proxy);
       case "own-faulty":

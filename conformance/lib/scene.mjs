@@ -41,9 +41,9 @@ export class Scene {
     return this.clients.get(encoding);
   }
 
-  /** A client of its own, at the engine's address or at another one. */
-  newClient(encoding, endpoint = this.engine.endpoint) {
-    const client = createClient({ endpoint, encoding });
+  /** A client of its own, at the engine's address or at another one, for actors of the default pool or of another one. */
+  newClient(encoding, endpoint = this.engine.endpoint, poolName = "default") {
+    const client = createClient({ endpoint, encoding, poolName });
     this.allClients.push(client);
     return client;
   }

@@ -5,6 +5,7 @@ import { Browser } from "./browser.mjs";
 import { Engine } from "./engine.mjs";
 import { Host } from "./host.mjs";
 import { ProxyProcess } from "./proxy.mjs";
+import { BackendProcess } from "./serverless.mjs";
 import { logTail } from "./child.mjs";
 
 /** Behind a proxy the engine soon notices that a host has fallen silent. */
@@ -16,16 +17,17 @@ const FAULTY_SETTINGS = {
 export class Stack {
   /**
    * Starts an engine and one host below `folder`, which must not exist yet. With a `proxy` binary the host reaches the
-   * engine through the stack's `hostLink`, and clients may through its `clientLink`.
+   * engine through the stack's `hostLink`, and clients may through its `clientLink`. `settings` are the engine's.
    */
-  static async start({ binary, folder, proxy = null }) {
+  static async start({ binary, folder, proxy = null, settings = proxy === null ? {} : FAULTY_SETTINGS }) {
     fs.mkdirSync(folder, { recursive: true });
     const stack = new Stack();
     stack.folder = folder;
     stack.hosts = [];
     stack.startedBrowser = null;
+    stack.startedBackends = null;
     stack.proxy = null;
-    stack.engine = await Engine.prepare({ binary, folder, settings: proxy === null ? {} : FAULTY_SETTINGS });
+    stack.engine = await Engine.prepare({ binary, folder, settings });
     try {
       await stack.engine.start();
       if (proxy !== null) await stack.startProxy(proxy);
@@ -45,13 +47,14 @@ export class Stack {
     this.hostLink = await this.proxy.inFrontOf("hosts", this.engine.port);
   }
 
-  /** Starts one more host process for the same actors. */
-  async addHost() {
+  /** Starts one more host process for the same actors, with this build number of the application. */
+  async addHost({ version = 1 } = {}) {
     const host = new Host({
       engine: this.engine,
       folder: this.folder,
       name: `host-${this.hosts.length + 1}`,
       endpoint: this.hostLink?.endpoint,
+      version,
     });
     this.hosts.push(host);
     await host.start();
@@ -62,6 +65,12 @@ export class Stack {
   async browser() {
     if (this.startedBrowser?.child.alive !== true) this.startedBrowser = await Browser.start(this.folder);
     return this.startedBrowser;
+  }
+
+  /** The process that serves serverless pools; started by the first case that wants one, and kept for the others. */
+  async backends() {
+    if (this.startedBackends?.child.alive !== true) this.startedBackends = await BackendProcess.start(this.folder);
+    return this.startedBackends;
   }
 
   /** Whether both processes are there and the engine answers. */
@@ -90,6 +99,7 @@ export class Stack {
 
   async stop(signal = "SIGTERM") {
     await this.startedBrowser?.stop();
+    await this.startedBackends?.stop();
     await Promise.all(this.hosts.map((host) => host.stop(signal)));
     await this.engine.stop(signal);
     await this.proxy?.stop();

@@ -6,7 +6,7 @@
 //! asks is the one to which the actor is assigned is checked by the caller.
 //!
 //! Stored records, one module each, with their byte layout: `fence`, `ledger`, `page`, `segment`, `kv::entry`,
-//! `kv::bucket`. All keys begin with a byte that tells the kind, from `0x40` to `0x5f`, and the 18 bytes of the actor's
+//! `kv::bucket`. What travels with a start is chosen in [`preload`]. All keys begin with a byte that tells the kind, from `0x40` to `0x5f`, and the 18 bytes of the actor's
 //! id; numbers are big-endian.
 
 mod delete;
@@ -15,6 +15,7 @@ mod kv;
 mod ledger;
 pub mod limits;
 mod page;
+pub mod preload;
 mod record;
 mod segment;
 mod sqlite;

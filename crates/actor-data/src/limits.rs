@@ -28,5 +28,10 @@ pub const KV_LIST_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// What an entry costs of the storage limit besides its key and value, in bytes (12.1).
 pub const KV_ENTRY_OVERHEAD_BYTES: u64 = 32;
 
+/// Single keys that an actor name may declare to be preloaded (`spec/scheduling.md` 10 names no bound; hosts have sent five).
+pub const PRELOAD_MANIFEST_MAX_KEYS: usize = 512;
+/// The same for prefixes.
+pub const PRELOAD_MANIFEST_MAX_PREFIXES: usize = 16;
+
 /// Bytes that one actor may store unless configured otherwise: 10 GiB (3.4, 12.1).
 pub const DEFAULT_MAX_STORAGE_BYTES: u64 = 10 * 1024 * 1024 * 1024;

@@ -1,23 +1,57 @@
 //! The one place where the engine reads clocks.
 //!
 //! Two of them: the time of day for everything that is stored or shown, and the uptime for everything that measures
-//! silence. A step of the time of day must not make hosts look lost.
+//! silence. A step of the time of day must not make hosts look lost. Both are passed in, so that a simulation has its own.
 
-use std::sync::LazyLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lifecycle::Ts;
+use tokio::time::Instant;
 
-/// Milliseconds since the Unix epoch.
-#[expect(clippy::disallowed_methods, reason = "the engine's clock; everything else gets the time from here")]
-pub(crate) fn now() -> Ts {
-    // A clock before 1970 is treated as 1970.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis() as Ts)
+/// Tells the time; clone freely.
+#[derive(Debug, Clone)]
+pub(crate) struct Clock {
+    started: Instant,
+    time_of_day: TimeOfDay,
 }
 
-/// Milliseconds that pass evenly, counted from some moment in the life of this process.
+#[derive(Debug, Clone)]
+enum TimeOfDay {
+    System,
+    /// Moves with the runtime's (paused) clock: this many milliseconds since the epoch when [`Clock::started`] was.
+    #[cfg(feature = "simulation")]
+    Simulated(std::sync::Arc<std::sync::atomic::AtomicI64>),
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub(crate) fn system() -> Self {
+        Self { started: Instant::now(), time_of_day: TimeOfDay::System }
+    }
+
+    /// A clock that begins at `start` and moves with the runtime's; changing `start` later is a step of the time of day.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn simulated(start: std::sync::Arc<std::sync::atomic::AtomicI64>) -> Self {
+        Self { started: Instant::now(), time_of_day: TimeOfDay::Simulated(start) }
+    }
+
+    /// The time of day, in milliseconds since the Unix epoch.
+    pub(crate) fn now(&self) -> Ts {
+        match &self.time_of_day {
+            TimeOfDay::System => system_now(),
+            #[cfg(feature = "simulation")]
+            TimeOfDay::Simulated(start) => start.load(std::sync::atomic::Ordering::Relaxed).saturating_add(self.uptime()),
+        }
+    }
+
+    /// Milliseconds that pass evenly, counted from when the clock was made.
+    pub(crate) fn uptime(&self) -> Ts {
+        self.started.elapsed().as_millis() as Ts
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the engine's clock; everything else gets the time from here")]
-pub(crate) fn uptime() -> Ts {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    START.elapsed().as_millis() as Ts
+fn system_now() -> Ts {
+    // A clock before 1970 is treated as 1970.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis() as Ts)
 }

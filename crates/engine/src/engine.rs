@@ -8,6 +8,7 @@ use actor_data::ActorData;
 use gateway::{Gateway, Tunnels};
 use lifecycle::actor::Rules;
 use lifecycle::envoy::EnvoyRules;
+use lifecycle::pool::BreakerRules;
 use protocol::envoy::{GatewayId, ProtocolMetadata};
 use protocol::limits;
 use store::{LmdbOptions, Store};
@@ -18,12 +19,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::api::{self, ApiContext};
 use crate::catalog::Catalog;
 use crate::catalog::pool_config::PoolRules;
+use crate::clock::Clock;
 use crate::config::{Bus, Config, Database, Durability, Millis, Topology};
 use crate::envoy::{Access, EnvoyContext};
 use crate::error::StartError;
 use crate::gateway_settings::{gateway_config, waiting_limits};
 use crate::hosts::Hosts;
 use crate::metrics::{self, ListenerMetrics, MetricsContext};
+use crate::pools::{self, Pools};
+use crate::random::Randomness;
 use crate::scheduler::{self, Scheduler, SchedulerConfig};
 use crate::server::{self, Routes};
 use crate::sockets::OpenSockets;
@@ -66,13 +70,18 @@ impl Engine {
         let (datacenter_name, datacenter_label) =
             topology.own().map_or(("default".to_owned(), 1), |(name, own)| (name.to_owned(), own.datacenter_label));
         let data_options = actor_data::Options { max_storage_bytes: config.sqlite.max_storage_bytes };
-        let data = ActorData::new(store.clone(), data_options, Arc::new(crate::clock::now));
-        let catalog = Catalog::load(store.clone(), datacenter_label).await?;
-        let hosts = Hosts::new(envoy_rules(&config));
-        let sockets = OpenSockets::new(store.clone());
+        let (clock, randomness) = (Clock::system(), Randomness::system());
+        let data_clock = clock.clone();
+        let data = ActorData::new(store.clone(), data_options, Arc::new(move || data_clock.now()));
+        let catalog = Catalog::load(store.clone(), datacenter_label, clock.clone(), randomness.clone()).await?;
+        let hosts = Hosts::new(envoy_rules(&config), clock.clone(), randomness.clone());
+        let pools = Pools::new(catalog.clone(), hosts.clone(), clock.clone(), breaker_rules(&config));
+        let (orders, _outbound) = mpsc::unbounded_channel();
+        let sockets = OpenSockets::new(store.clone(), clock.clone());
         let tunnels = Tunnels::new(GatewayId(rand::random()), Arc::new(sockets.clone()), waiting_limits(&config));
         let scheduler_config = SchedulerConfig {
             rules: actor_rules(&config),
+            stop_threshold_ms: ms(config.pegboard.actor_stop_threshold),
             datacenter_label,
             datacenter_name,
             creation_burst: config.pegboard.actor_create_rate_limit_requests,
@@ -83,8 +92,12 @@ impl Engine {
             data: data.clone(),
             catalog: catalog.clone(),
             hosts: hosts.clone(),
+            pools: pools.clone(),
+            orders,
             tunnels: tunnels.clone(),
             sockets,
+            clock: clock.clone(),
+            randomness: randomness.clone(),
         };
         let scheduler = scheduler::load(scheduler_config, parts).await?;
 
@@ -105,6 +118,8 @@ impl Engine {
             tunnels: tunnels.clone(),
             data,
             access,
+            clock,
+            randomness: randomness.clone(),
             ping_interval: config.pegboard.envoy_update_ping_interval.duration(),
             init: init_message(&config),
             shutdown,
@@ -117,6 +132,7 @@ impl Engine {
             envoys,
             api: api.clone(),
             datacenter_label,
+            randomness,
             tcp_nodelay: config.guard.tcp_nodelay,
             request_body_max_bytes: config.guard.http_max_request_body_size,
             metrics: listener.clone(),
@@ -246,11 +262,22 @@ fn actor_rules(config: &Config) -> Rules {
     let pegboard = &config.pegboard;
     Rules {
         start_threshold_ms: ms(pegboard.actor_start_threshold),
-        stop_threshold_ms: ms(pegboard.actor_stop_threshold),
         retry_base_ms: ms(pegboard.base_retry_timeout),
         retry_max_exponent: pegboard.reschedule_backoff_max_exponent,
         retry_reset_ms: ms(pegboard.retry_reset_duration),
         retry_give_up_ms: ms(pegboard.actor_retry_duration_threshold),
+    }
+}
+
+fn breaker_rules(config: &Config) -> pools::PoolRules {
+    let pegboard = &config.pegboard;
+    pools::PoolRules {
+        breaker: BreakerRules {
+            base_ms: limits::SERVERLESS_RETRY_BASE.as_millis() as i64,
+            max_ms: limits::SERVERLESS_RETRY_MAX.as_millis() as i64,
+            probe_patience_ms: ms(pegboard.actor_start_threshold),
+        },
+        successes_to_clear_error: pegboard.runner_pool_consecutive_successes_to_clear_error,
     }
 }
 

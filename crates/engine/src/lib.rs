@@ -14,6 +14,8 @@ mod gateway_settings;
 mod hosts;
 mod metrics;
 mod pages;
+mod pools;
+mod random;
 mod records;
 mod scheduler;
 mod server;

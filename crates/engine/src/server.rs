@@ -28,10 +28,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use crate::catalog::new_id;
 use crate::envoy::{self, EnvoyContext};
 use crate::error::StartError;
 use crate::metrics::{Destination, ListenerMetrics};
+use crate::random::Randomness;
 use crate::scheduler::Scheduler;
 
 /// After a failed accept (too many open files, say) the listener rests this long.
@@ -43,6 +43,7 @@ pub(crate) struct Routes {
     pub(crate) envoys: Arc<EnvoyContext>,
     pub(crate) api: Router,
     pub(crate) datacenter_label: u16,
+    pub(crate) randomness: Randomness,
     pub(crate) tcp_nodelay: bool,
     /// Largest request body that is read at all, in bytes.
     pub(crate) request_body_max_bytes: u64,
@@ -154,7 +155,7 @@ impl Routes {
         }
         let ray: Arc<str> = match accept_ray_id(request.headers()) {
             Some(ray) => ray.into(),
-            None => new_id(self.datacenter_label).to_string().into(),
+            None => self.randomness.id(self.datacenter_label).to_string().into(),
         };
         let request = match self.gateway.handle(request, RequestInfo { ray: ray.clone(), peer }).await {
             Ok(response) => {

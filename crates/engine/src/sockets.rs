@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use protocol::id::ActorId;
 use store::{Batch, Store, StoreError};
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::error::StartError;
 use crate::pages::Pages;
 use crate::records::open_socket;
@@ -28,6 +28,7 @@ pub(crate) struct OpenSockets(Arc<Shared>);
 
 struct Shared {
     store: Store,
+    clock: Clock,
     /// Sockets that are over, by the host that may not know it yet.
     departed: Mutex<HashMap<HostId, Vec<Departed>>>,
     /// Sockets that are over, by the sleeping actor that remembers them. Its next start lists them as if they were open, so
@@ -43,8 +44,8 @@ struct Departed {
 }
 
 impl OpenSockets {
-    pub(crate) fn new(store: Store) -> Self {
-        Self(Arc::new(Shared { store, departed: Mutex::default(), remembered: Mutex::default() }))
+    pub(crate) fn new(store: Store, clock: Clock) -> Self {
+        Self(Arc::new(Shared { store, clock, departed: Mutex::default(), remembered: Mutex::default() }))
     }
 
     /// Takes over from an engine process that has ended: all its sockets are over. `host_of` says where an actor runs, if it
@@ -95,7 +96,7 @@ impl OpenSockets {
 
     /// Tells a host over its new connection which sockets are over.
     pub(crate) fn host_connected(&self, link: &EnvoyLink) {
-        let now = clock::now();
+        let now = self.0.clock.now();
         for departed in self.0.departed.lock().get_mut(&link.host()).into_iter().flatten() {
             departed.told_ts = now;
             // Should this connection end, too, the next one brings it again.
@@ -168,7 +169,7 @@ impl SocketJournal for OpenSockets {
     fn closed(&self, actor: ActorId, socket: SocketId, told: Option<HostId>) {
         match told {
             Some(host) => {
-                let departed = Departed { actor, socket, told_ts: clock::now() };
+                let departed = Departed { actor, socket, told_ts: self.0.clock.now() };
                 self.0.departed.lock().entry(host).or_default().push(departed);
             }
             None => self.0.remembered.lock().entry(actor).or_default().push(socket),
@@ -195,12 +196,12 @@ mod tests {
     impl Play {
         fn begin() -> Self {
             let store = Store::memory();
-            Self { sockets: OpenSockets::new(store.clone()), store, actor: ActorId::from_parts([1; 16], 1) }
+            Self { sockets: OpenSockets::new(store.clone(), Clock::system()), store, actor: ActorId::from_parts([1; 16], 1) }
         }
 
         /// The same store under another engine process.
         fn after_a_kill(self) -> Self {
-            Self { sockets: OpenSockets::new(self.store.clone()), ..self }
+            Self { sockets: OpenSockets::new(self.store.clone(), Clock::system()), ..self }
         }
 
         fn open(&self, number: u8) -> SocketId {
@@ -223,7 +224,7 @@ mod tests {
     }
 
     fn later() -> Ts {
-        clock::now() + 1
+        Clock::system().now() + 1
     }
 
     #[tokio::test]
@@ -233,7 +234,7 @@ mod tests {
         assert!(play.told().is_empty(), "it is open");
         play.sockets.closed(play.actor, socket, Some(HOST));
         assert_eq!(play.told(), [downstream_closed(socket)]);
-        play.sockets.host_ponged(HOST, clock::now() - 1000);
+        play.sockets.host_ponged(HOST, Clock::system().now() - 1000);
         play.sockets.host_ponged(HostId(2), later());
         assert_eq!((play.told(), play.rows().await), (vec![downstream_closed(socket)], 1));
         play.sockets.host_ponged(HOST, later());

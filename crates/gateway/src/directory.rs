@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::link::EnvoyLink;
+use crate::obstacle::{GenerationEnd, Obstacle};
 
 /// An actor named by key instead of id (`spec/gateway.md` 4.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +117,8 @@ pub struct ActorView {
     /// Counts, since the engine began to watch the actor, generations that ended and searches for a host that were given up:
     /// after each of them it must be woken anew.
     pub ended_generations: u64,
+    /// How the last of them ended; `None` before the first.
+    pub last_end: Option<Arc<GenerationEnd>>,
 }
 
 /// The engine as the gateway sees it.
@@ -132,4 +135,8 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Asks for the actor to run. Harmless when it runs already.
     fn wake(&self, actor: ActorId);
+
+    /// What keeps an actor from taking requests at this moment; `None` when the engine knows of nothing. Asked only by those who
+    /// have waited in vain.
+    fn obstacle(&self, actor: ActorId) -> Option<Obstacle>;
 }

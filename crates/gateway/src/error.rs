@@ -1,12 +1,14 @@
 //! Failures that the gateway itself answers with (`spec/gateway.md` 21.2).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::Method;
 use protocol::error::{Coded, Surface};
 use serde_json::{Map, Value};
 
 use crate::directory::Refusal;
+use crate::obstacle::{GenerationEnd, LastEnd, VainWait};
 
 /// A failure of the gateway.
 #[derive(Debug, thiserror::Error)]
@@ -85,19 +87,21 @@ pub enum GatewayError {
     DestroyedWhileWaiting,
     /// The actor did not become ready in time.
     #[error(
-        "Timed out waiting for actor to become ready. Ensure that the pool selector is accurate and there are envoys available in the namespace you created this actor."
+        "Timed out waiting for actor to become ready. Ensure that the pool selector is accurate and there are envoys available in the namespace you created this actor. {0}"
     )]
-    ActorReadyTimeout {
-        /// The actor.
-        actor_id: String,
-    },
+    ActorReadyTimeout(Box<VainWait>),
+    /// The actor's pool was failing at one of the moments at which requests that wait look at that.
+    #[error("Actor's runner pool is experiencing errors. {0}")]
+    RunnerFailed(Box<VainWait>),
     /// The actor kept stopping before it was ready.
-    #[error("Actor {actor_id} stopped before becoming ready after {wake_retries} wake retries: actor_stopped_before_ready.")]
+    #[error("Actor {actor_id} stopped before becoming ready after {wake_retries} wake retries: actor_stopped_before_ready.{}", LastEnd(last_end))]
     WakeRetriesExceeded {
         /// The actor.
         actor_id: String,
         /// How often it was woken.
         wake_retries: u32,
+        /// How it ended the last time.
+        last_end: Option<Arc<GenerationEnd>>,
     },
     /// The actor stopped while a request waited for its response.
     #[error("Actor {actor_id} stopped during waiting_for_response_start.")]
@@ -235,7 +239,8 @@ impl Coded for GatewayError {
             | Self::QueryInvalidBase64Input
             | Self::QueryInvalidCborInput
             | Self::QueryInvalidPercentEncoding { .. }
-            | Self::ActorReadyTimeout { .. }
+            | Self::ActorReadyTimeout(_)
+            | Self::RunnerFailed(_)
             | Self::WakeRetriesExceeded { .. }
             | Self::ActorStoppedWhileWaiting { .. }
             | Self::TunnelRequestAborted
@@ -275,7 +280,8 @@ impl Coded for GatewayError {
             Self::QueryInvalidPercentEncoding { .. } => "query_invalid_percent_encoding",
             Self::ActorNotFound => "not_found",
             Self::DestroyedWhileWaiting => "destroyed_while_waiting_for_ready",
-            Self::ActorReadyTimeout { .. } => "actor_ready_timeout",
+            Self::ActorReadyTimeout(_) => "actor_ready_timeout",
+            Self::RunnerFailed(_) => "actor_runner_failed",
             Self::WakeRetriesExceeded { .. } => "actor_wake_retries_exceeded",
             Self::ActorStoppedWhileWaiting { .. } => "actor_stopped_while_waiting",
             Self::TunnelRequestAborted => "tunnel_request_aborted",
@@ -309,7 +315,7 @@ impl Coded for GatewayError {
             Self::InvalidRequestBody { .. } => 413,
             Self::RateLimit { .. } | Self::MaxInFlight { .. } => 429,
             Self::InvalidResponseBody { .. } => 502,
-            Self::ActorReadyTimeout { .. }
+            Self::ActorReadyTimeout(_)
             | Self::WakeRetriesExceeded { .. }
             | Self::ActorStoppedWhileWaiting { .. }
             | Self::TunnelRequestAborted
@@ -336,6 +342,7 @@ impl Coded for GatewayError {
             | Self::QueryInvalidCborInput
             | Self::QueryInvalidPercentEncoding { .. }
             | Self::DestroyedWhileWaiting
+            | Self::RunnerFailed(_)
             | Self::WebSocketNotSupported
             | Self::WebSocketOpenTimeout
             | Self::StoppedWhileWaitingForWebSocketOpen
@@ -369,12 +376,16 @@ impl Coded for GatewayError {
             Self::QueryDuplicateParam { name } | Self::QueryInvalidPercentEncoding { name } => {
                 vec![("name", name.as_str().into())]
             }
-            Self::ActorReadyTimeout { actor_id } => vec![("actor_id", actor_id.as_str().into())],
-            Self::WakeRetriesExceeded { actor_id, wake_retries } => vec![
-                ("actor_id", actor_id.as_str().into()),
-                ("reason", "actor_stopped_before_ready".into()),
-                ("wake_retries", (*wake_retries).into()),
-            ],
+            Self::ActorReadyTimeout(wait) | Self::RunnerFailed(wait) => return wait.metadata(),
+            Self::WakeRetriesExceeded { actor_id, wake_retries, last_end } => {
+                let mut pairs = vec![
+                    ("actor_id", actor_id.as_str().into()),
+                    ("reason", "actor_stopped_before_ready".into()),
+                    ("wake_retries", (*wake_retries).into()),
+                ];
+                pairs.extend(last_end.as_ref().map(|end| ("last_end", end.details())));
+                pairs
+            }
             Self::ActorStoppedWhileWaiting { actor_id } => {
                 vec![("actor_id", actor_id.as_str().into()), ("phase", "waiting_for_response_start".into())]
             }

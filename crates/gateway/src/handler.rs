@@ -12,7 +12,6 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use protocol::error::{Coded, Surface};
-use tokio::time::Instant;
 
 use crate::admission::{Admission, AdmissionCounts, Slot};
 use crate::claim::{Claim, ToActor, claim};
@@ -22,6 +21,7 @@ use crate::error::GatewayError;
 use crate::headers::{ERROR_HEADER, RAY_ID_HEADER};
 use crate::http_tunnel::{self, ActorBody};
 use crate::metrics::{MeasuredBody, Metrics, OpenRequest, RequestResult};
+use crate::ready::WaitTime;
 use crate::tunnel::Tunnels;
 use crate::websocket::Sockets;
 use crate::{cors, websocket};
@@ -143,9 +143,9 @@ impl<D: Directory> Gateway<D> {
 }
 
 impl<D: Directory> Shared<D> {
-    /// When a request that comes in now gives up waiting for its actor.
-    pub(crate) fn ready_deadline(&self) -> Instant {
-        Instant::now() + self.config.actor_ready_timeout
+    /// How long a request that comes in now may wait for its actor.
+    pub(crate) fn ready_time(&self) -> WaitTime {
+        WaitTime::of(self.config.actor_ready_timeout)
     }
 }
 

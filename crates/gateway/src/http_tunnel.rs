@@ -11,7 +11,6 @@ mod upload;
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use crate::actor_metrics;
 use crate::admission::Slot;
@@ -65,15 +64,13 @@ async fn deliver<D: Directory>(
         path: to_actor.path,
         headers: headers::for_actor(&parts.headers, &parts.uri, &info.ray, info.peer, HopByHop::Remove),
     };
-    let deadline = shared.ready_deadline();
+    let time = shared.ready_time();
     loop {
-        let route = watched.ready(shared, to_actor.wait_for, deadline).await?;
+        let route = watched.ready(shared, to_actor.wait_for, time).await?;
         match Exchange::new(shared, &head, route).run(upload).await? {
             Outcome::Answered(response) => return Ok(*response),
-            Outcome::NotDelivered if Instant::now() < deadline => shared.metrics.retries.get(RequestKind::Http).inc(),
-            Outcome::NotDelivered => {
-                return Err(GatewayError::ActorReadyTimeout { actor_id: watched.actor.to_string() });
-            }
+            Outcome::NotDelivered if time.is_over() => return Err(watched.timed_out(&*shared.directory, time, None)),
+            Outcome::NotDelivered => shared.metrics.retries.get(RequestKind::Http).inc(),
         }
         // The actor's host has just said that it does not run this generation any more; the news of that is on its way
         // here, so the retry waits for it instead of asking again and again.

@@ -1,15 +1,19 @@
 //! Waiting until an actor takes requests (`spec/gateway.md` 11).
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use protocol::id::ActorId;
 use protocol::limits;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::directory::{ActorView, Directory, Readiness};
 use crate::error::GatewayError;
 use crate::handler::Shared;
 use crate::link::EnvoyLink;
 use crate::metrics::ReadyWait;
+use crate::obstacle::{GenerationEnd, Obstacle, VainWait};
 
 /// Where a request is forwarded to.
 #[derive(Debug, Clone)]
@@ -42,6 +46,48 @@ impl WaitFor {
     }
 }
 
+/// The time that a request may wait for its actor, over all attempts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitTime {
+    began: Instant,
+    pub(crate) deadline: Instant,
+}
+
+impl WaitTime {
+    /// Begins now.
+    pub(crate) fn of(limit: Duration) -> Self {
+        let began = Instant::now();
+        Self { began, deadline: began + limit }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// When to look next, after now, whether the actor's pool fails (`spec/scheduling.md` 5).
+    fn next_look(&self) -> Instant {
+        let waited = self.began.elapsed();
+        let mut due = limits::POOL_ERROR_FIRST_LOOK;
+        if waited >= due {
+            let intervals = (waited - due).as_millis() / limits::POOL_ERROR_LOOK_INTERVAL.as_millis();
+            due += limits::POOL_ERROR_LOOK_INTERVAL * (intervals as u32 + 1);
+        }
+        self.began + due
+    }
+}
+
+/// A wait for an actor that is not ready.
+struct Vigil {
+    time: WaitTime,
+    /// When to look whether the pool fails.
+    look_at: Instant,
+    wakes: u32,
+    /// Generations that had ended when the actor was woken last.
+    ended_when_woken: Option<u64>,
+    /// Those that had ended when the wait began.
+    ended_before: u64,
+}
+
 /// An actor that is being watched for one request.
 pub(crate) struct Watched {
     pub(crate) actor: ActorId,
@@ -58,22 +104,23 @@ impl Watched {
         Ok(Self { actor, view })
     }
 
-    /// Waits for the actor, waking it as often as it stops meanwhile, up to the limit. One absolute deadline.
+    /// Waits for the actor, waking it as often as it stops meanwhile, up to the limit. One absolute deadline. Fails early when
+    /// the actor's pool is failing at one of the moments at which that is looked at.
     pub(crate) async fn ready<D: Directory>(
         &mut self,
         shared: &Shared<D>,
         wait_for: WaitFor,
-        deadline: Instant,
+        time: WaitTime,
     ) -> Result<Route, GatewayError> {
         let waiting = ReadyWait::new(&shared.metrics);
-        let ready = self.wait(&*shared.directory, wait_for, deadline).await;
+        let ready = self.wait(&*shared.directory, wait_for, time).await;
         waiting.ends(&ready);
         ready
     }
 
-    async fn wait<D: Directory>(&mut self, directory: &D, wait_for: WaitFor, deadline: Instant) -> Result<Route, GatewayError> {
-        let mut wakes = 0;
-        let mut ended_when_woken = None;
+    async fn wait<D: Directory>(&mut self, directory: &D, wait_for: WaitFor, time: WaitTime) -> Result<Route, GatewayError> {
+        let ended_before = self.view.borrow().ended_generations;
+        let mut vigil = Vigil { time, look_at: time.next_look(), wakes: 0, ended_when_woken: None, ended_before };
         loop {
             let view = self.view.borrow_and_update().clone();
             match view.readiness {
@@ -88,29 +135,70 @@ impl Watched {
                 Readiness::Ready { .. } => {}
                 Readiness::Hosted { .. } if wait_for == WaitFor::Host => {}
                 Readiness::Destroyed => return Err(GatewayError::DestroyedWhileWaiting),
-                Readiness::NotReady | Readiness::Hosted { .. } if ended_when_woken == Some(view.ended_generations) => {}
+                Readiness::NotReady | Readiness::Hosted { .. } if vigil.ended_when_woken == Some(view.ended_generations) => {}
                 Readiness::NotReady | Readiness::Hosted { .. } => {
-                    if wakes > limits::WAKE_RETRIES_MAX {
-                        let actor_id = self.actor.to_string();
-                        return Err(GatewayError::WakeRetriesExceeded { actor_id, wake_retries: limits::WAKE_RETRIES_MAX });
+                    if vigil.wakes > limits::WAKE_RETRIES_MAX {
+                        return Err(self.kept_ending(&vigil));
                     }
-                    wakes += 1;
-                    ended_when_woken = Some(view.ended_generations);
+                    vigil.wakes += 1;
+                    vigil.ended_when_woken = Some(view.ended_generations);
                     directory.wake(self.actor);
                 }
             }
-            self.next_change(deadline).await?;
+            self.next_change(directory, &mut vigil).await?;
         }
     }
 
-    /// Waits for any change of the actor's state, or the deadline.
-    pub(crate) async fn next_change(&mut self, deadline: Instant) -> Result<(), GatewayError> {
-        match timeout_at(deadline, self.view.changed()).await {
-            Ok(Ok(())) => Ok(()),
-            // The sender lives in the engine's table of actors, which outlives its watchers except at shutdown.
-            Ok(Err(_)) => Err(GatewayError::GoingAway),
-            Err(_) => Err(GatewayError::ActorReadyTimeout { actor_id: self.actor.to_string() }),
+    /// Waits for any change of the actor's state, or a reason to give up.
+    async fn next_change<D: Directory>(&mut self, directory: &D, vigil: &mut Vigil) -> Result<(), GatewayError> {
+        loop {
+            let now = Instant::now();
+            if now >= vigil.look_at {
+                vigil.look_at = vigil.time.next_look();
+                if let Some(failing @ Obstacle::PoolFailing { .. }) = directory.obstacle(self.actor) {
+                    let in_vain = self.in_vain(vigil.time, Some(failing), self.last_end(vigil));
+                    return Err(GatewayError::RunnerFailed(Box::new(in_vain)));
+                }
+            }
+            if now >= vigil.time.deadline {
+                return Err(self.timed_out(directory, vigil.time, self.last_end(vigil)));
+            }
+            match timeout_at(vigil.look_at.min(vigil.time.deadline), self.view.changed()).await {
+                Ok(Ok(())) => return Ok(()),
+                // The sender lives in the engine's table of actors, which outlives its watchers except at shutdown.
+                Ok(Err(_)) => return Err(GatewayError::GoingAway),
+                Err(_) => {}
+            }
         }
+    }
+
+    fn kept_ending(&self, vigil: &Vigil) -> GatewayError {
+        GatewayError::WakeRetriesExceeded {
+            actor_id: self.actor.to_string(),
+            wake_retries: limits::WAKE_RETRIES_MAX,
+            last_end: self.last_end(vigil),
+        }
+    }
+
+    /// The failure of a request whose time is over.
+    pub(crate) fn timed_out<D: Directory>(
+        &self,
+        directory: &D,
+        time: WaitTime,
+        last_end: Option<Arc<GenerationEnd>>,
+    ) -> GatewayError {
+        let obstacle = directory.obstacle(self.actor);
+        GatewayError::ActorReadyTimeout(Box::new(self.in_vain(time, obstacle, last_end)))
+    }
+
+    fn in_vain(&self, time: WaitTime, obstacle: Option<Obstacle>, last_end: Option<Arc<GenerationEnd>>) -> VainWait {
+        VainWait { actor: self.actor, waited: time.began.elapsed(), obstacle, last_end }
+    }
+
+    /// How the last generation ended, if one did during the wait.
+    fn last_end(&self, vigil: &Vigil) -> Option<Arc<GenerationEnd>> {
+        let view = self.view.borrow();
+        view.last_end.clone().filter(|_end| view.ended_generations > vigil.ended_before)
     }
 
     /// Waits for the next change, however long it takes. `None` when the engine shuts down.
@@ -123,14 +211,13 @@ impl Watched {
     pub(crate) fn view(&mut self) -> ActorView {
         self.view.borrow_and_update().clone()
     }
+
+    /// Waits a little for the actor's state to change.
+    pub(crate) async fn changed_soon(&mut self) {
+        // Whoever asks again finds out what has become of the actor, be it nothing.
+        let _ = timeout(NEWS_DELAY, self.view.changed()).await;
+    }
 }
 
 /// How long a retry waits for the news that made the previous attempt fail.
-const NEWS_DELAY: std::time::Duration = std::time::Duration::from_millis(100);
-
-impl Watched {
-    /// Waits a little for the actor's state to change.
-    pub(crate) async fn changed_soon(&mut self) {
-        let _ = self.next_change(Instant::now() + NEWS_DELAY).await;
-    }
-}
+const NEWS_DELAY: Duration = Duration::from_millis(100);

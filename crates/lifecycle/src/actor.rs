@@ -5,5 +5,7 @@ mod record;
 mod step;
 mod stop;
 
-pub use record::{ActorError, ActorRecord, AfterStart, EnvoyKey, Identity, Phase, Retry, StopWish};
-pub use step::{Command, CommandToHost, EventKind, Ignored, Input, Outcome, Rules, Step, StopReason, World, step};
+pub use record::{ActorError, ActorRecord, AfterStart, EnvoyKey, Identity, Phase, Place, Retry, StopWish};
+pub use step::{
+    Capacity, Command, CommandToHost, EventKind, Ignored, Input, Outcome, Rules, Shortage, Step, StopReason, World, step,
+};

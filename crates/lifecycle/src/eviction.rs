@@ -14,41 +14,49 @@ pub struct EvictionPace {
 /// The pace that the API reports when the operator set no rate, in actors per second.
 pub const DEFAULT_RATE_PER_S: f32 = 1.0;
 
-/// When each of `actors` evictions is due, in milliseconds after the drain was triggered.
-pub fn due_times_ms(pace: &EvictionPace, actors: usize) -> impl Iterator<Item = u64> + use<> {
-    let gap_ms = gap_ms(pace, actors);
-    let delay_ms = u64::from(pace.delay_s) * 1000;
-    (0..actors as u64).map(move |position| delay_ms + (position as f64 * gap_ms) as u64)
+impl EvictionPace {
+    /// Milliseconds from the trigger to the first eviction.
+    pub fn delay_ms(&self) -> i64 {
+        i64::from(self.delay_s) * 1000
+    }
+
+    /// Milliseconds between two evictions, for a host with so many actors: the shorter of what the rate and what the period ask
+    /// for. Without a period the rate alone counts, and without either all go at once. A rate that is no positive number asks
+    /// for no gap.
+    pub fn gap_ms(&self, actors: usize) -> f64 {
+        let gap_of = |rate: f32| if rate.is_finite() && rate > 0.0 { 1000.0 / f64::from(rate) } else { 0.0 };
+        match (self.rate_per_s, self.period_s) {
+            (None, 0) => 0.0,
+            (Some(rate), 0) => gap_of(rate),
+            (rate, period_s) => {
+                let gap_of_period = f64::from(period_s) * 1000.0 / actors.max(1) as f64;
+                gap_of(rate.unwrap_or(DEFAULT_RATE_PER_S)).min(gap_of_period)
+            }
+        }
+    }
 }
 
-/// Milliseconds between two evictions: the shorter of what the rate and what the period ask for. Without a period the
-/// rate alone counts, and without either all go at once. A rate that is no positive number asks for no gap.
-fn gap_ms(pace: &EvictionPace, actors: usize) -> f64 {
-    let gap_of = |rate: f32| if rate.is_finite() && rate > 0.0 { 1000.0 / f64::from(rate) } else { 0.0 };
-    match (pace.rate_per_s, pace.period_s) {
-        (None, 0) => 0.0,
-        (Some(rate), 0) => gap_of(rate),
-        (rate, period_s) => gap_of(rate.unwrap_or(DEFAULT_RATE_PER_S)).min(f64::from(period_s) * 1000.0 / actors.max(1) as f64),
-    }
+/// When each of `actors` evictions is due, in milliseconds after the drain was triggered.
+pub fn due_times_ms(pace: &EvictionPace, actors: usize) -> impl Iterator<Item = u64> + use<> {
+    let (delay_ms, gap_ms) = (u64::from(pace.delay_s) * 1000, pace.gap_ms(actors));
+    (0..actors as u64).map(move |position| delay_ms + (position as f64 * gap_ms) as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn due(delay_s: u32, period_s: u32, rate_per_s: Option<f32>, actors: usize) -> Vec<u64> {
-        due_times_ms(&EvictionPace { delay_s, period_s, rate_per_s }, actors).collect()
-    }
-
     #[test]
-    fn paces_of_the_specification() {
-        assert_eq!(due(2, 60, Some(1.0), 6), [2000, 3000, 4000, 5000, 6000, 7000]);
-        assert_eq!(due(1, 3, Some(1.0), 6), [1000, 1500, 2000, 2500, 3000, 3500]);
-        assert_eq!(due(0, 100, Some(4.0), 6), [0, 250, 500, 750, 1000, 1250]);
-        assert_eq!(due(0, 0, None, 3), [0, 0, 0]);
-        assert_eq!(due(0, 0, Some(2.0), 3), [0, 500, 1000]);
-        assert_eq!(due(0, 60, Some(0.0), 2), [0, 0]);
-        assert_eq!(due(0, 60, Some(f32::NAN), 2), [0, 0]);
-        assert!(due(5, 60, None, 0).is_empty());
+    fn gaps_of_the_specification() {
+        let gap_ms = |period_s, rate_per_s, actors| EvictionPace { delay_s: 0, period_s, rate_per_s }.gap_ms(actors);
+        assert_eq!(gap_ms(60, Some(1.0), 6), 1000.0);
+        assert_eq!(gap_ms(3, Some(1.0), 6), 500.0);
+        assert_eq!(gap_ms(100, Some(4.0), 6), 250.0);
+        assert_eq!(gap_ms(60, None, 6), 1000.0, "the rate that lists show counts as soon as there is a period");
+        assert_eq!(gap_ms(0, None, 6), 0.0, "at once");
+        assert_eq!(gap_ms(0, Some(2.0), 6), 500.0);
+        assert_eq!(gap_ms(60, Some(0.0), 2), 0.0);
+        assert_eq!(gap_ms(60, Some(f32::NAN), 2), 0.0);
+        assert_eq!(gap_ms(60, Some(1.0), 0), 1000.0);
     }
 }

@@ -6,12 +6,16 @@
 //! * [`actor`]: one actor's record and its state machine.
 //! * [`envoy`]: when a host is eligible, silent, or lost.
 //! * [`placement`]: which host gets an actor.
-//! * [`eviction`]: how fast a host is emptied.
+//! * [`eviction`]: how fast a pool wants hosts to be emptied.
+//! * [`drain`]: emptying one host at that pace.
+//! * [`pool`]: what a pool knows of the endpoint that its hosts come from.
 
 pub mod actor;
+pub mod drain;
 pub mod envoy;
 pub mod eviction;
 pub mod placement;
+pub mod pool;
 
 /// Milliseconds since the Unix epoch.
 pub type Ts = i64;

@@ -116,6 +116,13 @@ pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const ACTOR_READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Times a waiting request wakes an actor that stops before it is ready (`spec/scheduling.md` 5).
 pub const WAKE_RETRIES_MAX: u32 = 8;
+/// A request that has waited this long for its actor fails if the actor's pool is failing then (`spec/scheduling.md` 5).
+pub const POOL_ERROR_FIRST_LOOK: Duration = Duration::from_secs(1);
+/// How often that is looked at afterwards.
+pub const POOL_ERROR_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Largest part of an actor's or an endpoint's own words that an error of a request repeats, in bytes. The body of an
+/// endpoint's answer is cut to as many (`spec/scheduling.md` 1.5).
+pub const FOREIGN_WORDS_MAX_BYTES: usize = 512;
 /// Answers of a generation that ended may arrive a little after the news of its end, because a host sends both through
 /// queues of their own; a request waits this long for them.
 pub const ACTOR_STOPPED_GRACE: Duration = Duration::from_millis(250);
@@ -253,6 +260,39 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(600);
 pub const SHUTDOWN_FORCED_AFTER: Duration = Duration::from_secs(600);
 /// Even when clients have used up all the time, hosts have this long to hear that the engine stops.
 pub const SHUTDOWN_HOSTS_FAREWELL: Duration = Duration::from_secs(1);
+/// Largest body of the request that starts an actor on a serverless host, in bytes: what such a host accepts unless it is
+/// told otherwise (requirements, serverless).
+pub const SERVERLESS_START_MAX_BYTES: usize = 16 * MIB;
+/// Bytes of key-value data that are sent along with such a start; the default of `pegboard.preload_max_total_bytes`
+/// (requirements, KV preloading).
+pub const PRELOAD_MAX_BYTES: u64 = MIB as u64;
+/// Largest metadata of an actor name that is searched for what to preload, in bytes: that happens at each such start.
+pub const PRELOAD_METADATA_MAX_BYTES: usize = 256 * KIB;
 /// Time kept free at the end of a serverless request for its actors to stop (requirements, serverless shutdown). Default of
 /// `pegboard.serverless_drain_grace_period`.
 pub const SERVERLESS_DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// Pause after a start request that the endpoint of a serverless pool refused; doubles with each failure in a row
+/// (`spec/scheduling.md` 9.6).
+pub const SERVERLESS_RETRY_BASE: Duration = Duration::from_millis(100);
+/// Longest such pause.
+pub const SERVERLESS_RETRY_MAX: Duration = Duration::from_secs(5);
+
+// ---- Endpoints of serverless pools
+
+/// How long connecting to an endpoint may take; over all its addresses.
+pub const OUTBOUND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long reading an endpoint's metadata may take in all (`spec/scheduling.md` 9.2).
+pub const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest metadata document, in bytes.
+pub const METADATA_MAX_BYTES: usize = MIB;
+/// What is shown of an answer that is no metadata document, in characters (`spec/engine-api.md` 8.6).
+pub const METADATA_EXCERPT_MAX_CHARS: usize = 1024;
+/// Largest body of a start request that hosts accept, in bytes (`decisions.md` 11).
+pub const SERVERLESS_START_BODY_MAX_BYTES: usize = 16 * MIB;
+/// What is kept of an endpoint's answer to a start that it refuses, in bytes (`spec/scheduling.md` 1.5).
+pub const POOL_ERROR_BODY_MAX_BYTES: usize = 512;
+/// How long that part of the answer is waited for.
+pub const POOL_ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// When an actor's generation is over, its start request has this long to end by itself: some hosts keep the requests of
+/// starts that failed open.
+pub const SERVERLESS_FAREWELL: Duration = Duration::from_secs(2);

@@ -36,6 +36,9 @@ pub enum StoreError {
     /// The function that decides what an update writes panicked. Nothing was written.
     #[error("a store update panicked")]
     DecidePanicked,
+    /// The function that explores the store panicked.
+    #[error("a store exploration panicked")]
+    ExplorePanicked,
     /// The inbox is full, and the caller did not want to wait.
     #[error("the store has too much to do")]
     Busy,
@@ -94,6 +97,7 @@ impl StoreError {
             Self::ScanTooLarge { .. } => "scan_too_large",
             Self::TooManyReads => "too_many_reads",
             Self::DecidePanicked => "decide_panicked",
+            Self::ExplorePanicked => "explore_panicked",
             Self::Busy => "busy",
             Self::Full => "full",
             Self::Closed => "closed",

@@ -1,16 +1,19 @@
 //! Ordered key-value store with declared-read transactions. It knows nothing of actors.
 //!
-//! Everything is done with four verbs: [`Store::get`] and [`Store::scan`] read a snapshot, [`Store::write`] applies a
-//! [`Batch`] atomically and durably, and [`Store::update`] reads what it declares and then decides what to write, with
-//! nothing in between. Keys and values are plain bytes, keys sort bytewise.
+//! Everything is done with five verbs: [`Store::get`] and [`Store::scan`] read a snapshot, [`Store::explore`] reads one step
+//! by step, [`Store::write`] applies a [`Batch`] atomically and durably, and [`Store::update`] reads what it declares and then
+//! decides what to write, with nothing in between. Keys and values are plain bytes, keys sort bytewise.
 //!
 //! Drivers are a closed set: LMDB on disk, and memory for tests and simulation. They pass one conformance suite.
 
 mod batch;
 mod error;
+mod explore;
 mod lmdb;
 mod memory;
 mod read;
+#[cfg(feature = "simulation")]
+mod simulated;
 mod update;
 
 use std::fmt;
@@ -19,8 +22,11 @@ use bytes::Bytes;
 
 pub use crate::batch::Batch;
 pub use crate::error::StoreError;
+pub use crate::explore::Explorer;
 pub use crate::lmdb::{DEFAULT_MAP_SIZE_BYTES, Durability, LmdbOptions};
 pub use crate::read::{DEFAULT_SCAN_MAX_BYTES, Found, Reads, Scan, prefix_end};
+#[cfg(feature = "simulation")]
+pub use crate::simulated::{Change, DiskFate, KillSwitch, SimulatedDisk};
 pub use crate::update::{Decision, MAX_READ_ROUNDS, View};
 
 /// Longest key, in bytes: what LMDB can hold with 4 KiB pages.
@@ -42,6 +48,8 @@ pub struct Store {
 enum Driver {
     Lmdb(lmdb::Lmdb),
     Memory(memory::Memory),
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::Simulated),
 }
 
 impl Store {
@@ -84,6 +92,27 @@ impl Store {
         match &self.driver {
             Driver::Lmdb(lmdb) => lmdb.read(reads).await,
             Driver::Memory(memory) => memory.read(&reads),
+            #[cfg(feature = "simulation")]
+            Driver::Simulated(simulated) => simulated.read(&reads),
+        }
+    }
+
+    /// Reads one snapshot step by step, where what is to be read depends on what was found, or where it is to end early.
+    ///
+    /// `explore` runs on one of the few threads that read for everybody: it must be quick and must not block.
+    ///
+    /// # Errors
+    /// [`StoreError::ExplorePanicked`], [`StoreError::Closed`] or [`StoreError::Failed`].
+    pub async fn explore<T, F>(&self, explore: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Explorer<'_>) -> T + Send + 'static,
+    {
+        match &self.driver {
+            Driver::Lmdb(lmdb) => lmdb.explore(explore).await,
+            Driver::Memory(memory) => memory.explore(explore),
+            #[cfg(feature = "simulation")]
+            Driver::Simulated(simulated) => simulated.explore(explore),
         }
     }
 
@@ -100,6 +129,8 @@ impl Store {
         match &self.driver {
             Driver::Lmdb(lmdb) => lmdb.write(batch).await,
             Driver::Memory(memory) => memory.write(batch),
+            #[cfg(feature = "simulation")]
+            Driver::Simulated(simulated) => simulated.write(batch).await,
         }
     }
 
@@ -114,6 +145,8 @@ impl Store {
         match &self.driver {
             Driver::Lmdb(lmdb) => lmdb.write_lazy(batch),
             Driver::Memory(memory) => memory.write(batch),
+            #[cfg(feature = "simulation")]
+            Driver::Simulated(simulated) => simulated.write_lazy(batch),
         }
     }
 
@@ -135,6 +168,8 @@ impl Store {
         match &self.driver {
             Driver::Lmdb(lmdb) => lmdb.update(reads, decide).await,
             Driver::Memory(memory) => memory.update(&reads, decide),
+            #[cfg(feature = "simulation")]
+            Driver::Simulated(simulated) => simulated.update(reads, decide).await,
         }
     }
 
@@ -144,6 +179,8 @@ impl Store {
         match &self.driver {
             Driver::Lmdb(lmdb) => lmdb.close().await,
             Driver::Memory(memory) => memory.close(),
+            #[cfg(feature = "simulation")]
+            Driver::Simulated(simulated) => simulated.close().await,
         }
     }
 }
@@ -153,6 +190,8 @@ impl fmt::Debug for Store {
         f.write_str(match self.driver {
             Driver::Lmdb(_) => "Store(lmdb)",
             Driver::Memory(_) => "Store(memory)",
+            #[cfg(feature = "simulation")]
+            Driver::Simulated(_) => "Store(simulated)",
         })
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::batch::Write;
 use crate::read::{key_range, read_all};
-use crate::{Batch, Decision, Found, Reads, StoreError, View, update};
+use crate::{Batch, Decision, Explorer, Found, Reads, StoreError, View, explore, update};
 
 /// The map; none once closed.
 #[derive(Clone)]
@@ -28,6 +28,11 @@ impl Memory {
         read_all(reads, &entries.as_ref().ok_or(StoreError::Closed)?)
     }
 
+    pub(crate) fn explore<T>(&self, explore: impl FnOnce(&Explorer<'_>) -> T) -> Result<T, StoreError> {
+        let entries = self.entries.lock();
+        explore::run(explore, &Explorer::new(&entries.as_ref().ok_or(StoreError::Closed)?))
+    }
+
     pub(crate) fn write(&self, batch: Batch) -> Result<(), StoreError> {
         apply(self.entries.lock().as_mut().ok_or(StoreError::Closed)?, &batch);
         Ok(())
@@ -39,6 +44,19 @@ impl Memory {
         let (batch, answer) = update::decide(reads, &mut decide, &&*entries)?;
         apply(entries, &batch);
         Ok(answer)
+    }
+
+    /// Lets an update decide, without writing anything.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn run(&self, job: &mut dyn crate::update::UpdateJob) -> Result<Batch, StoreError> {
+        job.run(&self.entries.lock().as_ref().ok_or(StoreError::Closed)?)
+    }
+
+    /// Everything, in key order.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn rows(&self) -> Vec<(Bytes, Bytes)> {
+        let entries = self.entries.lock();
+        entries.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     pub(crate) fn close(&self) {

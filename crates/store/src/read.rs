@@ -1,6 +1,7 @@
 //! What is to be read, and the answer.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -71,6 +72,9 @@ impl Scan {
 /// A key and its value.
 pub(crate) type Entry<'a> = (&'a [u8], &'a [u8]);
 
+/// Entries that are read one by one.
+pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry<'a>, StoreError>> + 'a>;
+
 /// A range of keys in the form that ordered maps take.
 pub(crate) type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
@@ -123,6 +127,8 @@ pub struct Found {
 pub(crate) trait Snapshot<'a> {
     fn get(&self, key: &[u8]) -> Result<Option<&'a [u8]>, StoreError>;
     fn scan(&self, scan: &Scan) -> Result<Vec<Entry<'a>>, StoreError>;
+    /// The entries of a range in key order, each read when it is asked for.
+    fn range(&self, start: &[u8], end: &[u8]) -> Result<Entries<'a>, StoreError>;
 }
 
 impl<'a> Snapshot<'a> for &'a BTreeMap<Bytes, Bytes> {
@@ -132,8 +138,14 @@ impl<'a> Snapshot<'a> for &'a BTreeMap<Bytes, Bytes> {
 
     fn scan(&self, scan: &Scan) -> Result<Vec<Entry<'a>>, StoreError> {
         let Some(range) = scan.bounds() else { return Ok(Vec::new()) };
-        let entries = self.range::<[u8], _>(range).map(|(key, value)| Ok((&**key, &**value)));
+        let entries = BTreeMap::range::<[u8], _>(self, range).map(|(key, value)| Ok((&**key, &**value)));
         if scan.reverse { scan.collect(entries.rev()) } else { scan.collect(entries) }
+    }
+
+    fn range(&self, start: &[u8], end: &[u8]) -> Result<Entries<'a>, StoreError> {
+        let Some(range) = key_range(start, end) else { return Ok(Box::new(iter::empty())) };
+        let entries = BTreeMap::range::<[u8], _>(self, range);
+        Ok(Box::new(entries.map(|(key, value)| Ok((&**key, &**value)))))
     }
 }
 

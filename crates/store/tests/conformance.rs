@@ -109,6 +109,37 @@ async fn a_scan_that_finds_too_much_fails() {
 }
 
 #[tokio::test]
+async fn an_exploration_sees_one_state_and_ends_when_it_likes() {
+    on_every_driver(async |store| {
+        let mut batch = letters();
+        batch.put("pointer", "b");
+        store.write(batch).await.unwrap();
+
+        let explored = store.explore(|explorer| {
+            let start = explorer.get(b"pointer").unwrap().unwrap();
+            assert_eq!(explorer.get(b"absent").unwrap(), None);
+            let all = explorer.range(start, b"e").unwrap().map(|entry| entry.unwrap());
+            let seen: String = all.map(|(key, value)| char::from(if key == value { key[0] } else { b'?' })).collect();
+            let first = explorer.range(b"", b"z").unwrap().next().unwrap().unwrap();
+            assert_eq!(first, (&b"a"[..], &b"a"[..]));
+            for (start, end) in [("d", "b"), ("c", "c"), ("", "a"), ("x", "z")] {
+                assert!(explorer.range(start.as_bytes(), end.as_bytes()).unwrap().next().is_none(), "{start}..{end}");
+            }
+            seen
+        });
+        assert_eq!(explored.await.unwrap(), "bcd");
+
+        // More often than there are threads: none of them is lost.
+        for _time in 0..8 {
+            let panicked = store.explore(|_| -> () { panic!("an exploration that panics") });
+            assert!(matches!(panicked.await, Err(StoreError::ExplorePanicked)));
+        }
+        assert!(store.explore(|explorer| explorer.get(b"a").unwrap().is_some()).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_update_reads_more_until_it_knows_enough() {
     on_every_driver(async |store| {
         let mut batch = letters();
@@ -210,6 +241,7 @@ async fn a_closed_store_says_so() {
         assert_eq!(store.get(Vec::new()).await.unwrap_err().code(), "closed");
         let update = store.update(Reads::default(), |_| Decision::Skip(()));
         assert_eq!(update.await.unwrap_err().code(), "closed");
+        assert_eq!(store.explore(|_| ()).await.unwrap_err().code(), "closed");
     })
     .await;
 }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::Damaged;
 use crate::limits::KV_ENTRY_OVERHEAD_BYTES;
+use crate::preload::Candidate;
 use crate::record::Fields;
 
 const VERSION: u8 = 1;
@@ -63,6 +64,12 @@ pub(super) fn counted_bytes(key: &[u8], value_length: usize) -> u64 {
 /// Length of the value in a row.
 pub(super) fn value_length(row: &[u8]) -> Result<usize, Damaged> {
     parse(row).map(|(_, _, value)| value.len()).ok_or(DAMAGED)
+}
+
+/// The entry of a key in a row, to be looked at.
+pub(super) fn candidate<'a>(key: &'a [u8], row: &'a [u8]) -> Result<Candidate<'a>, Damaged> {
+    let (update_ts, writer, value) = parse(row).ok_or(DAMAGED)?;
+    Ok(Candidate { key, value, writer, update_ts })
 }
 
 fn parse(row: &[u8]) -> Option<(i64, &[u8], &[u8])> {

@@ -40,17 +40,21 @@ impl KeyRange {
                 // The smallest key above `end`.
                 Ok(Self { start, end: Some([end.as_ref(), &[0]].concat().into()) })
             }
-            KvListQuery::Prefix { key } if key.len() > KV_KEY_MAX_BYTES => Err(KvError::PrefixTooLong),
-            KvListQuery::Prefix { key } => {
-                let has_end = key.iter().any(|byte| *byte != 0xff);
-                Ok(Self { end: has_end.then(|| prefix_end(&key)), start: key })
-            }
+            KvListQuery::Prefix { key } => Self::prefix(key),
         }
+    }
+
+    pub(super) fn prefix(prefix: Bytes) -> Result<Self, KvError> {
+        if prefix.len() > KV_KEY_MAX_BYTES {
+            return Err(KvError::PrefixTooLong);
+        }
+        let has_end = prefix.iter().any(|byte| *byte != 0xff);
+        Ok(Self { end: has_end.then(|| prefix_end(&prefix)), start: prefix })
     }
 
     /// The rows that may lead to entries in the range: at most the first and the last one, if they are buckets, lead to
     /// none.
-    fn rows(&self, actor: &Id) -> (Bytes, Bytes) {
+    pub(super) fn rows(&self, actor: &Id) -> (Bytes, Bytes) {
         let start = place::row(actor, &self.start);
         let end = match &self.end {
             None => prefix_end(&record::key(Subspace::KvEntry, actor, &[])),
@@ -62,7 +66,7 @@ impl KeyRange {
     }
 
     /// The rows in the bucket of keys with this beginning that are in the range.
-    fn bucket_rows(&self, actor: &Id, beginning: &[u8], bucket: Bucket) -> (Bytes, Bytes) {
+    pub(super) fn bucket_rows(&self, actor: &Id, beginning: &[u8], bucket: Bucket) -> (Bytes, Bytes) {
         let all = place::bucket_row(actor, bucket, &[]);
         // A bound that does not begin so is below or above the whole bucket.
         let start = self.start.strip_prefix(beginning).unwrap_or_default();

@@ -5,6 +5,7 @@ mod entry;
 mod error;
 mod list;
 mod place;
+mod preload;
 mod read;
 mod write;
 

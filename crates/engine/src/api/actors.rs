@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use super::request::{Query, json as read_json, path_id, ts_cursor};
 use super::{Answer, ApiContext, Context};
 use crate::error::ApiError;
+use crate::pools::error_json;
 use crate::records::actor::StoredActor;
 use crate::records::namespace::Namespace;
 use crate::scheduler::{Created, ListQuery, NewActor};
@@ -82,6 +83,8 @@ fn shown_new(context: &ApiContext, stored: &StoredActor) -> Value {
 fn shown_error(error: &ActorError) -> Value {
     match error {
         ActorError::NoEnvoys => json!("no_envoys"),
+        ActorError::ConcurrentActorLimitReached => json!("concurrent_actor_limit_reached"),
+        ActorError::RunnerPoolError(error) => json!({ "runner_pool_error": error_json(error) }),
         ActorError::EnvoyNoResponse { envoy_key } => {
             json!({ "envoy_no_response": { "envoy_key": envoy_key.as_ref().map(|key| key.as_str()) } })
         }

@@ -4,18 +4,21 @@
 
 mod namespace_rules;
 pub(crate) mod pool_config;
+mod preload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use protocol::id::{Id, NamespaceId};
+use protocol::id::NamespaceId;
 use protocol::limits;
 use serde_json::{Map, Value};
 use store::{Batch, Scan, Store};
 
+use crate::clock::Clock;
 use crate::error::{ApiError, StartError};
+use crate::random::Randomness;
 use crate::records::namespace::Namespace;
 use crate::records::{actor_name, namespace, pool};
 pub(crate) use pool_config::{PoolConfig, PoolKind};
@@ -43,13 +46,20 @@ pub(crate) struct Catalog {
     store: Store,
     known: Arc<RwLock<Known>>,
     datacenter_label: u16,
+    clock: Clock,
+    randomness: Randomness,
     /// Creations of namespaces and pools are rare; one at a time keeps names unique.
     writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Catalog {
     /// Reads the catalog, and makes the default namespace when there is none.
-    pub(crate) async fn load(store: Store, datacenter_label: u16) -> Result<Self, StartError> {
+    pub(crate) async fn load(
+        store: Store,
+        datacenter_label: u16,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> Result<Self, StartError> {
         let mut known = Known::default();
         for (key, value) in store.scan(everything(namespace::all())).await? {
             let namespace = Arc::new(namespace::parse(&key, value)?);
@@ -59,7 +69,8 @@ impl Catalog {
             let config = PoolConfig::from_stored(&value)?;
             known.pools.insert(pool::parse_key(&key)?, Arc::new(Pool { config, protocol_version: None }));
         }
-        let catalog = Self { store, known: Arc::new(RwLock::new(known)), datacenter_label, writing: Arc::default() };
+        let known = Arc::new(RwLock::new(known));
+        let catalog = Self { store, known, datacenter_label, clock, randomness, writing: Arc::default() };
         let (name, display_name) = DEFAULT_NAMESPACE;
         if catalog.namespace(name).is_none() {
             catalog.put_namespace(name, display_name).await?;
@@ -91,10 +102,10 @@ impl Catalog {
 
     async fn put_namespace(&self, name: &str, display_name: &str) -> Result<Arc<Namespace>, store::StoreError> {
         let namespace = Arc::new(Namespace {
-            namespace_id: new_id(self.datacenter_label),
+            namespace_id: self.randomness.id(self.datacenter_label),
             name: name.to_owned(),
             display_name: display_name.to_owned(),
-            create_ts: crate::clock::now(),
+            create_ts: self.clock.now(),
         });
         let mut batch = Batch::new();
         batch.put(namespace::key(namespace.namespace_id), namespace::value(&namespace));
@@ -200,10 +211,4 @@ async fn uncancelled<T: Send + 'static>(
 
 fn everything((start, end): (Bytes, Bytes)) -> Scan {
     Scan { start, end, reverse: false, limit: usize::MAX, max_bytes: usize::MAX }
-}
-
-/// A fresh id. One is made for every request, so its randomness comes from the thread's generator and not from the kernel.
-pub(crate) fn new_id(datacenter_label: u16) -> Id {
-    let uuid = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
-    Id::from_parts(*uuid.as_bytes(), datacenter_label)
 }

@@ -50,7 +50,7 @@ pub(crate) struct Serverless {
     url: String,
     headers: BTreeMap<String, String>,
     request_lifespan: u32,
-    max_concurrent_actors: u64,
+    pub(crate) max_concurrent_actors: u64,
     drain_grace_period: u32,
     metadata_poll_interval: Option<u64>,
     slots_per_runner: u32,
@@ -136,6 +136,14 @@ impl PoolConfig {
         match (&self.kind, old.map(|old| &old.kind)) {
             (PoolKind::Serverless(new), Some(PoolKind::Serverless(old))) => new.url != old.url || new.headers != old.headers,
             (PoolKind::Normal | PoolKind::Serverless(_), None | Some(PoolKind::Normal | PoolKind::Serverless(_))) => true,
+        }
+    }
+
+    /// How long an actor of the pool may take to stop, as far as the pool has a wish, in milliseconds.
+    pub(crate) fn drain_grace_ms(&self) -> i64 {
+        match &self.kind {
+            PoolKind::Normal => 0,
+            PoolKind::Serverless(serverless) => i64::from(serverless.drain_grace_period) * 1000,
         }
     }
 

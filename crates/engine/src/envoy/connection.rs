@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use actor_data::ActorData;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::SplitStream;
-use gateway::{ClientStream, EnvoyLink, Tunnels};
+use futures_util::{Stream, StreamExt};
+use gateway::{ClientStream, EnvoyLink, Outbox, Tunnels};
 use http::Request;
 use hyper::body::Incoming;
 use lifecycle::actor::EnvoyKey;
@@ -19,7 +18,7 @@ use protocol::limits;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_websockets::WebSocketStream;
+use tokio_websockets::{Message, WebSocketStream};
 
 use super::access::{Access, AccessDenied};
 use super::error::EnvoyClose;
@@ -27,8 +26,9 @@ use super::params::{self, ConnectParams};
 use super::storage::{StorageLanes, StorageRequest};
 use super::{events, pump, writer};
 use crate::catalog::Catalog;
-use crate::clock;
+use crate::clock::Clock;
 use crate::hosts::{Connected, Host, Hosts};
+use crate::random::Randomness;
 use crate::scheduler::Scheduler;
 
 /// Random addition to the ping interval, so that many hosts do not ping in step.
@@ -42,6 +42,8 @@ pub(crate) struct EnvoyContext {
     pub(crate) tunnels: Tunnels,
     pub(crate) data: ActorData,
     pub(crate) access: Access,
+    pub(crate) clock: Clock,
+    pub(crate) randomness: Randomness,
     pub(crate) ping_interval: Duration,
     /// First message of every connection.
     pub(crate) init: ProtocolMetadata,
@@ -51,7 +53,7 @@ pub(crate) struct EnvoyContext {
 }
 
 /// A host that may connect.
-struct Admitted {
+pub(super) struct Admitted {
     host: Arc<Host>,
     params: ConnectParams,
 }
@@ -72,13 +74,13 @@ pub(crate) fn accept(
     access: Result<(), AccessDenied>,
     ray: Arc<str>,
 ) {
-    let admitted = access.map_err(Refusal::from).and_then(|()| Ok(admit(&context, &request)?));
+    let admitted = access.map_err(Refusal::from).and_then(|()| Ok(admit(&context, request.uri().query().unwrap_or_default())?));
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let Some(socket) = gateway::websocket_stream(upgraded, limits::ENVOY_FRAME_MAX_BYTES) else { return };
         match admitted {
-            Ok(admitted) => Connection::run(context, socket, admitted, &ray).await,
+            Ok(admitted) => run(context, socket, admitted, &ray).await,
             Err(refusal) => {
                 tracing::warn!(%refusal, "host refused");
                 let reason = match &refusal {
@@ -91,8 +93,9 @@ pub(crate) fn accept(
     });
 }
 
-fn admit(context: &EnvoyContext, request: &Request<Incoming>) -> Result<Admitted, EnvoyClose> {
-    let params = params::parse(request.uri().query().unwrap_or_default())?;
+/// Looks at what a host says of itself in the query of its address.
+pub(super) fn admit(context: &EnvoyContext, query: &str) -> Result<Admitted, EnvoyClose> {
+    let params = params::parse(query)?;
     let namespace = context.catalog.namespace(&params.namespace).ok_or(EnvoyClose::NamespaceNotFound)?;
     let namespace = namespace.namespace_id;
     context.catalog.pool(namespace, &params.pool_name).ok_or(EnvoyClose::NoRunnerConfig)?;
@@ -101,6 +104,9 @@ fn admit(context: &EnvoyContext, request: &Request<Incoming>) -> Result<Admitted
     let host = context.hosts.get_or_insert(namespace, &key, &params.pool_name);
     Ok(Admitted { host, params })
 }
+
+/// What comes over a connection.
+type Received = Result<Message, tokio_websockets::Error>;
 
 struct Connection {
     context: Arc<EnvoyContext>,
@@ -112,49 +118,64 @@ struct Connection {
 }
 
 /// Why reading has ended.
-enum End {
+pub(super) enum End {
     /// The host has closed, or its connection broke.
     ByHost,
     /// The engine closes.
     ByEngine(EnvoyClose),
 }
 
-impl Connection {
-    async fn run(context: Arc<EnvoyContext>, socket: WebSocketStream<ClientStream>, admitted: Admitted, ray: &str) {
-        let Admitted { host, params } = admitted;
-        let session = context.hosts.next_session();
-        let (link, outbox) = EnvoyLink::new(host.id, session, params.protocol_version);
-        let (sink, stream) = socket.split();
-        let (close, closing) = mpsc::channel(1);
-        let writer = tokio::spawn(writer::run(sink, outbox, params.protocol_version, closing, ray.to_owned()));
-        // The init message is the first in the queue, before the connection is known to anybody else.
-        let _ = link.send_now(ToEnvoy::Init(context.init.clone()));
-        let connected = Connected { pool: params.pool_name, version: params.version, link: link.clone() };
-        context.scheduler.host_connected(&host, connected);
-        let pump = tokio::spawn(pump::run(context.clone(), host.clone(), link.clone()));
-        tracing::info!(envoy_key = %host.key, version = params.version, "host connected");
-
-        let storage = StorageLanes::new(context.data.clone(), host.clone(), link.clone());
-        let connection = Self { context, host, link, storage, handling: AtomicBool::new(false) };
-        let end = connection.live(stream).await;
-        match end {
-            End::ByHost => tracing::info!(envoy_key = %connection.host.key, "host disconnected"),
-            End::ByEngine(why) => tracing::info!(envoy_key = %connection.host.key, %why, "host connection closed"),
-        }
-        pump.abort();
-        connection.context.scheduler.host_disconnected(&connection.host, &connection.link);
-        if let End::ByEngine(why) = end {
-            // A writer that has ended by itself needs no order.
-            let _ = close.send(why).await;
-        } else {
-            drop(close);
-        }
-        writer::finish(writer).await;
+impl Admitted {
+    /// Makes the queue of its connection.
+    pub(super) fn link(&self, context: &EnvoyContext) -> (EnvoyLink, Outbox) {
+        EnvoyLink::new(self.host.id, context.hosts.next_session(), self.params.protocol_version)
     }
+}
 
+async fn run(context: Arc<EnvoyContext>, socket: WebSocketStream<ClientStream>, admitted: Admitted, ray: &str) {
+    let (link, outbox) = admitted.link(&context);
+    let (sink, stream) = socket.split();
+    let (close, closing) = mpsc::channel(1);
+    let writer = tokio::spawn(writer::run(sink, outbox, link.protocol_version(), closing, ray.to_owned()));
+    match serve(context, admitted, link, stream).await {
+        // A writer that has ended by itself needs no order.
+        End::ByEngine(why) => drop(close.send(why).await),
+        End::ByHost => drop(close),
+    }
+    writer::finish(writer).await;
+}
+
+/// Serves a host from the beginning of its connection to the end, all but the writing of what is queued.
+pub(super) async fn serve(
+    context: Arc<EnvoyContext>,
+    admitted: Admitted,
+    link: EnvoyLink,
+    stream: impl Stream<Item = Received> + Unpin,
+) -> End {
+    let Admitted { host, params } = admitted;
+    // The init message is the first in the queue, before the connection is known to anybody else.
+    let _ = link.send_now(ToEnvoy::Init(context.init.clone()));
+    let connected = Connected { pool: params.pool_name, version: params.version, link: link.clone() };
+    context.scheduler.host_connected(&host, connected);
+    let pump = tokio::spawn(pump::run(context.clone(), host.clone(), link.clone()));
+    tracing::info!(envoy_key = %host.key, version = params.version, "host connected");
+
+    let storage = StorageLanes::new(context.data.clone(), context.scheduler.clone(), host.clone(), link.clone());
+    let connection = Connection { context, host, link, storage, handling: AtomicBool::new(false) };
+    let end = connection.live(stream).await;
+    match &end {
+        End::ByHost => tracing::info!(envoy_key = %connection.host.key, "host disconnected"),
+        End::ByEngine(why) => tracing::info!(envoy_key = %connection.host.key, %why, "host connection closed"),
+    }
+    pump.abort();
+    connection.context.scheduler.host_disconnected(&connection.host, &connection.link);
+    end
+}
+
+impl Connection {
     /// Reads until the connection is to end. Neither frames without end nor one whose handling takes long hold up pings or
     /// the end: a host that sends storage requests and does not read the answers would hold them up for ever.
-    async fn live(&self, stream: SplitStream<WebSocketStream<ClientStream>>) -> End {
+    async fn live(&self, stream: impl Stream<Item = Received> + Unpin) -> End {
         let mut shutdown = self.context.shutdown.clone();
         tokio::select! {
             biased;
@@ -169,10 +190,10 @@ impl Connection {
     async fn ping_until_deaf(&self) {
         let mut was_deaf = false;
         loop {
-            let now = clock::now();
+            let now = self.context.clock.now();
             self.host.pinged(now);
             let _ = self.link.ping(now);
-            let jitter = Duration::from_millis(rand::random::<u64>() % PING_JITTER_MS);
+            let jitter = Duration::from_millis(self.context.randomness.number() % PING_JITTER_MS);
             tokio::time::sleep(self.context.ping_interval + jitter).await;
             // Only the second time counts: if the engine itself has been stopped, the answer is here and not read yet.
             let is_deaf = self.link.oldest_ping().is_some_and(|ping| {
@@ -190,7 +211,7 @@ impl Connection {
         }
     }
 
-    async fn read(&self, mut stream: SplitStream<WebSocketStream<ClientStream>>) -> End {
+    async fn read(&self, mut stream: impl Stream<Item = Received> + Unpin) -> End {
         let mut next_check = Instant::now() + self.context.ping_interval;
         loop {
             tokio::select! {
@@ -218,7 +239,7 @@ impl Connection {
                     None => return End::ByHost,
                 },
                 () = tokio::time::sleep_until(next_check) => {
-                    if is_silent(self.host.link_state(), clock::uptime(), self.context.hosts.rules()) {
+                    if is_silent(self.host.link_state(), self.context.clock.uptime(), self.context.hosts.rules()) {
                         return End::ByEngine(EnvoyClose::TimedOut);
                     }
                     next_check = Instant::now() + self.context.ping_interval;

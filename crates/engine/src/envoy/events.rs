@@ -15,6 +15,7 @@ pub(super) async fn events(scheduler: &Scheduler, host: &Host, events: Vec<Event
     for EventWrapper { checkpoint, inner } in events {
         let actor: ActorId = checkpoint.actor_id.parse().map_err(|_| EnvoyClose::Internal)?;
         let (generation, index) = (checkpoint.generation, checkpoint.index);
+        scheduler.claim(host, actor, generation);
         // A generation that has moved on, or never was here: another namespace may have a host with the same key. There is
         // nothing to do but to let the host forget the event.
         if host.generation_of(actor) != Some(generation) {
@@ -61,6 +62,7 @@ pub(super) async fn command_acks(scheduler: &Scheduler, host: &Host, acks: ToRiv
     for checkpoint in acks.last_command_checkpoints {
         let actor: ActorId = checkpoint.actor_id.parse().map_err(|_| EnvoyClose::Internal)?;
         let (generation, index) = (checkpoint.generation, checkpoint.index);
+        scheduler.claim(host, actor, generation);
         host.commands_acknowledged(actor, generation, index);
         if host.generation_of(actor) == Some(generation) {
             let input = Input::CommandsAcked { host: host.key.clone(), generation, index };

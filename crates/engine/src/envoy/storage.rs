@@ -15,6 +15,7 @@ use protocol::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::hosts::Host;
+use crate::scheduler::Scheduler;
 
 /// A request as it came.
 pub(super) enum StorageRequest {
@@ -34,6 +35,7 @@ pub(super) struct StorageLanes {
 
 struct Shared {
     data: ActorData,
+    scheduler: Scheduler,
     host: Arc<Host>,
     link: EnvoyLink,
     /// An entry means that its lane runs; the queue holds what waits for it.
@@ -50,8 +52,8 @@ struct Job {
 const BUDGET_UNIT_BYTES: usize = limits::KIB;
 
 impl StorageLanes {
-    pub(super) fn new(data: ActorData, host: Arc<Host>, link: EnvoyLink) -> Self {
-        let shared = Shared { data, host, link, lanes: Mutex::default() };
+    pub(super) fn new(data: ActorData, scheduler: Scheduler, host: Arc<Host>, link: EnvoyLink) -> Self {
+        let shared = Shared { data, scheduler, host, link, lanes: Mutex::default() };
         let units = limits::STORAGE_QUEUE_MAX_BYTES / BUDGET_UNIT_BYTES;
         Self { shared: Arc::new(shared), budget: Arc::new(Semaphore::new(units)) }
     }
@@ -65,6 +67,10 @@ impl StorageLanes {
                 return;
             }
         };
+        // The first word of a generation that an endpoint was asked for may be a read of its pages.
+        if let Some(generation) = request.expected_generation() {
+            self.shared.scheduler.claim(&self.shared.host, actor, generation);
+        }
         let assigned = self.shared.host.generation_of(actor);
         let units = request.payload_bytes().div_ceil(BUDGET_UNIT_BYTES).max(1) as u32;
         // The budget is never closed, so there always is a permit at some point.
@@ -186,6 +192,19 @@ impl StorageRequest {
             Self::StageSegment(_, request) => &request.actor_id,
             Self::Finalize(_, request) => &request.actor_id,
         }
+    }
+
+    /// The generation that the request speaks for; key-value requests do not say.
+    fn expected_generation(&self) -> Option<u32> {
+        let generation = match self {
+            Self::Kv(_) => None,
+            Self::GetPages(_, request) => request.expected_generation,
+            Self::Commit(_, request) => request.expected_generation,
+            Self::StageBegin(_, request) => request.expected_generation,
+            Self::StageSegment(_, request) => request.expected_generation,
+            Self::Finalize(_, request) => request.expected_generation,
+        };
+        generation.and_then(|generation| u32::try_from(generation).ok())
     }
 
     fn payload_bytes(&self) -> usize {

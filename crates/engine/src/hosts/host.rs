@@ -1,6 +1,6 @@
 //! One host.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gateway::{EnvoyLink, HostId, SessionId};
@@ -13,7 +13,7 @@ use protocol::id::{ActorId, NamespaceId};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::clock;
+use crate::clock::Clock;
 
 /// A host and all that is known of it.
 pub(crate) struct Host {
@@ -26,6 +26,7 @@ pub(crate) struct Host {
     pub(crate) acks_waiting: Arc<Notify>,
     /// Told when it has connected.
     pub(crate) connected: Arc<Notify>,
+    clock: Clock,
     state: Mutex<State>,
 }
 
@@ -33,7 +34,7 @@ struct State {
     pool: String,
     version: u32,
     create_ts: Ts,
-    /// In terms of [`clock::uptime`].
+    /// In terms of [`Clock::uptime`].
     link_state: Link,
     connection: Option<EnvoyLink>,
     /// It announced that it shuts down: no new actors.
@@ -42,11 +43,11 @@ struct State {
     last_rtt_ms: u32,
     metadata: Option<Value>,
     /// Generation of each actor assigned to it.
-    actors: HashMap<ActorId, u32>,
+    actors: BTreeMap<ActorId, u32>,
     /// Issued and not acknowledged, in the order in which they must be sent.
     unacknowledged: BTreeMap<(ActorId, u32, i64), Unacknowledged>,
     /// Highest event index to acknowledge per actor and generation.
-    event_acks: HashMap<(ActorId, u32), i64>,
+    event_acks: BTreeMap<(ActorId, u32), i64>,
 }
 
 struct Unacknowledged {
@@ -89,21 +90,21 @@ impl State {
 }
 
 impl Host {
-    pub(super) fn new(id: HostId, namespace_id: NamespaceId, key: EnvoyKey, pool: &str) -> Self {
-        let now = clock::now();
+    pub(super) fn new(id: HostId, namespace_id: NamespaceId, key: EnvoyKey, pool: &str, clock: Clock) -> Self {
+        let now = clock.now();
         let state = State {
             pool: pool.to_owned(),
             version: 0,
             create_ts: now,
-            link_state: Link::Down { since_ts: clock::uptime() },
+            link_state: Link::Down { since_ts: clock.uptime() },
             connection: None,
             stopping: false,
             last_ping_ts: now,
             last_rtt_ms: 0,
             metadata: None,
-            actors: HashMap::new(),
+            actors: BTreeMap::new(),
             unacknowledged: BTreeMap::new(),
-            event_acks: HashMap::new(),
+            event_acks: BTreeMap::new(),
         };
         Self {
             id,
@@ -112,6 +113,7 @@ impl Host {
             commands_waiting: Arc::default(),
             acks_waiting: Arc::default(),
             connected: Arc::default(),
+            clock,
             state: Mutex::new(state),
         }
     }
@@ -124,8 +126,8 @@ impl Host {
         }
         state.pool = connected.pool;
         state.version = connected.version;
-        state.link_state = Link::Up { last_pong_ts: clock::uptime() };
-        state.last_ping_ts = clock::now();
+        state.link_state = Link::Up { last_pong_ts: self.clock.uptime() };
+        state.last_ping_ts = self.clock.now();
         state.stopping = false;
         let replaced = state.connection.replace(connected.link);
         drop(state);
@@ -141,7 +143,7 @@ impl Host {
         let is_current = state.is_current(session);
         if is_current {
             state.connection = None;
-            state.link_state = Link::Down { since_ts: clock::uptime() };
+            state.link_state = Link::Down { since_ts: self.clock.uptime() };
         }
         is_current
     }
@@ -149,7 +151,7 @@ impl Host {
     /// Counts a host without connection as out of touch from now on.
     pub(crate) fn restart_absence(&self) {
         if let Link::Down { since_ts } = &mut self.state.lock().link_state {
-            *since_ts = clock::uptime();
+            *since_ts = self.clock.uptime();
         }
     }
 
@@ -172,13 +174,13 @@ impl Host {
         if state.is_current(session)
             && let Link::Up { last_pong_ts } = &mut state.link_state
         {
-            *last_pong_ts = clock::uptime();
+            *last_pong_ts = self.clock.uptime();
         }
     }
 
     /// A pong came back. A time in the future says nothing about the round trip.
     pub(crate) fn ponged(&self, sent_ts: Ts) {
-        if let Ok(rtt) = u32::try_from(clock::now().saturating_sub(sent_ts)) {
+        if let Ok(rtt) = u32::try_from(self.clock.now().saturating_sub(sent_ts)) {
             self.state.lock().last_rtt_ms = rtt;
         }
     }
@@ -264,7 +266,7 @@ impl Host {
     }
 
     /// The acknowledgements that wait to be sent. `None`: the connection is not the present one.
-    pub(crate) fn take_event_acks_for(&self, session: SessionId) -> Option<HashMap<(ActorId, u32), i64>> {
+    pub(crate) fn take_event_acks_for(&self, session: SessionId) -> Option<BTreeMap<(ActorId, u32), i64>> {
         let mut state = self.state.lock();
         state.is_current(session).then(|| std::mem::take(&mut state.event_acks))
     }
@@ -274,6 +276,11 @@ impl Host {
         let state = self.state.lock();
         let takes_actors = state.connection.is_some() && state.pool == pool && !state.stopping && accepts(state.link_state);
         takes_actors.then(|| Candidate { version: state.version, load: state.actors.len() })
+    }
+
+    /// Whether it connected as a host of this pool.
+    pub(crate) fn is_of_pool(&self, pool: &str) -> bool {
+        self.state.lock().pool == pool
     }
 
     pub(super) fn is_unused(&self) -> bool {

@@ -3,11 +3,12 @@
 
 mod host;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock;
+use crate::clock::Clock;
+use crate::random::Randomness;
 use gateway::{HostId, SessionId};
 use lifecycle::actor::EnvoyKey;
 use lifecycle::envoy::{EnvoyRules, is_eligible};
@@ -23,14 +24,17 @@ pub(crate) type HostKey = (NamespaceId, EnvoyKey);
 /// All hosts; clone freely.
 #[derive(Clone)]
 pub(crate) struct Hosts {
-    table: Arc<RwLock<HashMap<HostKey, Arc<Host>>>>,
+    /// In order, so that the same draws choose the same host again.
+    table: Arc<RwLock<BTreeMap<HostKey, Arc<Host>>>>,
     next_id: Arc<AtomicU64>,
     rules: EnvoyRules,
+    clock: Clock,
+    randomness: Randomness,
 }
 
 impl Hosts {
-    pub(crate) fn new(rules: EnvoyRules) -> Self {
-        Self { table: Arc::default(), next_id: Arc::new(AtomicU64::new(1)), rules }
+    pub(crate) fn new(rules: EnvoyRules, clock: Clock, randomness: Randomness) -> Self {
+        Self { table: Arc::default(), next_id: Arc::new(AtomicU64::new(1)), rules, clock, randomness }
     }
 
     pub(crate) fn rules(&self) -> &EnvoyRules {
@@ -46,7 +50,7 @@ impl Hosts {
         let mut table = self.table.write();
         let host = table.entry((namespace, key.clone())).or_insert_with(|| {
             let id = HostId(self.next_id.fetch_add(1, Ordering::Relaxed));
-            Arc::new(Host::new(id, namespace, key.clone(), pool))
+            Arc::new(Host::new(id, namespace, key.clone(), pool, self.clock.clone()))
         });
         host.clone()
     }
@@ -64,14 +68,14 @@ impl Hosts {
         }
     }
 
-    /// Every host, in no order.
+    /// Every host, by namespace and key.
     pub(crate) fn all(&self) -> Vec<Arc<Host>> {
         self.table.read().values().cloned().collect()
     }
 
     /// The host for a new actor of a pool, or none (`spec/scheduling.md` 7).
     pub(crate) fn choose(&self, namespace: NamespaceId, pool: &str) -> Option<EnvoyKey> {
-        let now = clock::uptime();
+        let now = self.clock.uptime();
         let table = self.table.read();
         let mut hosts: Vec<&Arc<Host>> = Vec::new();
         let mut candidates = Vec::new();
@@ -81,7 +85,7 @@ impl Hosts {
                 candidates.push(candidate);
             }
         }
-        let chosen = placement::pick(&candidates, [rand::random(), rand::random()])?;
+        let chosen = placement::pick(&candidates, [self.randomness.number(), self.randomness.number()])?;
         hosts.get(chosen).map(|host| host.key.clone())
     }
 

@@ -6,15 +6,18 @@
 //!   served alarm opt i64, start opt i64, connectable opt i64, sleep opt i64, destroy opt i64, error (tag uint, fields), retry count u32,
 //!   retry last i64, retry first failure i64.
 //!   Phase: 0 starting {host str, deadline i64, then uint} · 1 running {host} · 2 stopping {host, wish uint, deadline} ·
-//!   3 sleeping · 4 reallocating {retry at i64} · 5 destroyed.
-//!   Error: 0 none · 1 no envoys · 2 no response {host opt str} · 3 connection lost {host str} · 4 crashed {message opt str}.
+//!   3 sleeping · 4 reallocating {retry at i64} · 5 destroyed · 6 starting through an endpoint {deadline i64, then uint}.
+//!   Error: 0 none · 1 no envoys · 2 no response {host opt str} · 3 connection lost {host str} · 4 crashed {message opt str} ·
+//!   5 limit of actors at once · errors of the pool: 6 status {code u16, body str} · 7 stream ended early ·
+//!   8 connection {message str} · 9 destination blocked {reason str} · 10 downgrade · 11 internal.
 //! * `11` actor id -> its input, as given
 
 use std::sync::Arc;
 
 use bare::{DecodeError, NotInVersion, Reader, Writer};
 use bytes::Bytes;
-use lifecycle::actor::{ActorError, ActorRecord, AfterStart, EnvoyKey, Identity, Phase, Retry, StopWish};
+use lifecycle::actor::{ActorError, ActorRecord, AfterStart, EnvoyKey, Identity, Phase, Place, Retry, StopWish};
+use lifecycle::pool::PoolError;
 use protocol::id::{ActorId, NamespaceId};
 
 use super::{CorruptRow, decode, encode, read, write};
@@ -100,9 +103,14 @@ pub(crate) fn parse(actor: ActorId, value: Bytes) -> Result<StoredActor, Corrupt
 fn write_phase(writer: &mut Writer<'_>, phase: &Phase) -> Result<(), NotInVersion> {
     let host_text = |host: &EnvoyKey| host.as_str().to_owned();
     match phase {
-        Phase::Starting { host, deadline, then } => {
-            write(writer, &0_u8)?;
-            write(writer, &host_text(host))?;
+        Phase::Starting { place, deadline, then } => {
+            match place {
+                Place::Host(host) => {
+                    write(writer, &0_u8)?;
+                    write(writer, &host_text(host))?;
+                }
+                Place::Outbound => write(writer, &6_u8)?,
+            }
             write(writer, deadline)?;
             write(writer, &after_start_tag(*then))
         }
@@ -128,7 +136,10 @@ fn write_phase(writer: &mut Writer<'_>, phase: &Phase) -> Result<(), NotInVersio
 fn read_phase(reader: &mut Reader) -> Result<Phase, DecodeError> {
     let read_host = |reader: &mut Reader| Ok(EnvoyKey::new(&read::<String>(reader)?));
     match read::<u8>(reader)? {
-        0 => Ok(Phase::Starting { host: read_host(reader)?, deadline: read(reader)?, then: after_start(read(reader)?)? }),
+        0 => {
+            let place = Place::Host(read_host(reader)?);
+            Ok(Phase::Starting { place, deadline: read(reader)?, then: after_start(read(reader)?)? })
+        }
         1 => Ok(Phase::Running { host: read_host(reader)? }),
         2 => {
             let host = read_host(reader)?;
@@ -138,6 +149,7 @@ fn read_phase(reader: &mut Reader) -> Result<Phase, DecodeError> {
         3 => Ok(Phase::Sleeping),
         4 => Ok(Phase::Reallocating { retry_at: read(reader)? }),
         5 => Ok(Phase::Destroyed),
+        6 => Ok(Phase::Starting { place: Place::Outbound, deadline: read(reader)?, then: after_start(read(reader)?)? }),
         tag => Err(bad_tag("phase", tag)),
     }
 }
@@ -198,6 +210,29 @@ fn write_error(writer: &mut Writer<'_>, error: Option<&ActorError>) -> Result<()
             write(writer, &4_u8)?;
             write(writer, message)
         }
+        Some(ActorError::ConcurrentActorLimitReached) => write(writer, &5_u8),
+        Some(ActorError::RunnerPoolError(error)) => write_pool_error(writer, error),
+    }
+}
+
+fn write_pool_error(writer: &mut Writer<'_>, error: &PoolError) -> Result<(), NotInVersion> {
+    match error {
+        PoolError::HttpError { status_code, body } => {
+            write(writer, &6_u8)?;
+            write(writer, status_code)?;
+            write(writer, body)
+        }
+        PoolError::StreamEndedEarly => write(writer, &7_u8),
+        PoolError::ConnectionError { message } => {
+            write(writer, &8_u8)?;
+            write(writer, message)
+        }
+        PoolError::DestinationBlocked { reason } => {
+            write(writer, &9_u8)?;
+            write(writer, reason)
+        }
+        PoolError::Downgrade => write(writer, &10_u8),
+        PoolError::InternalError => write(writer, &11_u8),
     }
 }
 
@@ -211,6 +246,13 @@ fn read_error(reader: &mut Reader) -> Result<Option<ActorError>, DecodeError> {
         }
         3 => Some(ActorError::EnvoyConnectionLost { envoy_key: EnvoyKey::new(&read::<String>(reader)?) }),
         4 => Some(ActorError::Crashed { message: read(reader)? }),
+        5 => Some(ActorError::ConcurrentActorLimitReached),
+        6 => Some(ActorError::RunnerPoolError(PoolError::HttpError { status_code: read(reader)?, body: read(reader)? })),
+        7 => Some(ActorError::RunnerPoolError(PoolError::StreamEndedEarly)),
+        8 => Some(ActorError::RunnerPoolError(PoolError::ConnectionError { message: read(reader)? })),
+        9 => Some(ActorError::RunnerPoolError(PoolError::DestinationBlocked { reason: read(reader)? })),
+        10 => Some(ActorError::RunnerPoolError(PoolError::Downgrade)),
+        11 => Some(ActorError::RunnerPoolError(PoolError::InternalError)),
         tag => return Err(bad_tag("actor error", tag)),
     })
 }
@@ -226,7 +268,8 @@ mod tests {
     fn records() -> impl Iterator<Item = StoredActor> {
         let host = EnvoyKey::new("host-1");
         let phases = [
-            Phase::Starting { host: host.clone(), deadline: 5, then: AfterStart::Move },
+            Phase::Starting { place: Place::Host(host.clone()), deadline: 5, then: AfterStart::Move },
+            Phase::Starting { place: Place::Outbound, deadline: 6, then: AfterStart::Destroy },
             Phase::Running { host: host.clone() },
             Phase::Stopping { host: host.clone(), wish: StopWish::Sleep { rewake: true }, deadline: -1 },
             Phase::Stopping { host: host.clone(), wish: StopWish::Destroy, deadline: i64::MAX },
@@ -240,8 +283,15 @@ mod tests {
             Some(ActorError::EnvoyNoResponse { envoy_key: None }),
             Some(ActorError::EnvoyConnectionLost { envoy_key: host }),
             Some(ActorError::Crashed { message: Some("boom".into()) }),
+            Some(ActorError::ConcurrentActorLimitReached),
+            Some(ActorError::RunnerPoolError(PoolError::HttpError { status_code: 502, body: "no".into() })),
+            Some(ActorError::RunnerPoolError(PoolError::StreamEndedEarly)),
+            Some(ActorError::RunnerPoolError(PoolError::ConnectionError { message: "refused".into() })),
+            Some(ActorError::RunnerPoolError(PoolError::DestinationBlocked { reason: "private".into() })),
+            Some(ActorError::RunnerPoolError(PoolError::Downgrade)),
+            Some(ActorError::RunnerPoolError(PoolError::InternalError)),
         ];
-        phases.into_iter().zip(errors.into_iter().cycle()).map(|(phase, error)| {
+        phases.into_iter().cycle().zip(errors).map(|(phase, error)| {
             let mut record = ActorRecord::new(Identity {
                 actor_id: ActorId::from_parts([3; 16], 1),
                 namespace_id: NamespaceId::from_parts([4; 16], 1),

@@ -81,11 +81,13 @@ impl Scheduler {
                 host.queue_command(PendingCommand { actor, generation: record.generation, index, command });
             }
         }
-        if matches!(record.phase, Phase::Reallocating { .. }) {
-            self.0.waiting_for_host.lock().insert(actor);
+        self.settle(record);
+        if super::lane::is_asked_for(record) {
+            // Nobody knows whether the order arrived, and an endpoint that has carried it out takes it for a repetition.
+            self.0.outbound.order(record.identity.clone(), record.generation);
         }
         // A host could not answer while the engine was down: it gets the time to reconnect first.
-        let hosts_may_be_back = crate::clock::now().saturating_add(self.0.hosts.rules().lost_threshold_ms);
+        let hosts_may_be_back = self.0.clock.now().saturating_add(self.0.hosts.rules().lost_threshold_ms);
         let is_hosted = record.host().is_some();
         let deadline = record.next_deadline();
         self.0.timers.arm(actor, deadline.map(|due| if is_hosted { due.max(hosts_may_be_back) } else { due }));

@@ -74,7 +74,7 @@ pub(super) struct ActorCell {
 
 impl ActorCell {
     pub(super) fn new(id: ActorId) -> Self {
-        let view = ActorView { readiness: Readiness::NotReady, ended_generations: 0 };
+        let view = ActorView { readiness: Readiness::NotReady, ended_generations: 0, last_end: None };
         let lane = Lane { queue: VecDeque::new(), activity: Activity::Idle, loaded: Loaded::Unknown };
         Self { id, lane: Mutex::new(lane), view: watch::Sender::new(view), has_room: Notify::new() }
     }

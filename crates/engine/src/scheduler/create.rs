@@ -13,8 +13,6 @@ use store::{Decision, Reads};
 use super::Scheduler;
 use super::cell::ActorCell;
 use super::{lane, persist};
-use crate::catalog::new_id;
-use crate::clock;
 use crate::error::ApiError;
 use crate::records::actor::StoredActor;
 use crate::records::actor_index;
@@ -46,7 +44,7 @@ impl Scheduler {
     pub(crate) async fn create(&self, new: NewActor) -> Result<Created, ApiError> {
         check(&new)?;
         self.check_pool(&new.namespace, &new.pool)?;
-        if !self.0.creation_limit.take(new.namespace.namespace_id, clock::now()) {
+        if !self.0.creation_limit.take(new.namespace.namespace_id, self.0.clock.now()) {
             return Err(ApiError::CreationRateLimit);
         }
         let scheduler = self.clone();
@@ -56,7 +54,7 @@ impl Scheduler {
 
     async fn create_claimed(&self, new: NewActor) -> Result<Created, ApiError> {
         let identity = Identity {
-            actor_id: new_id(self.0.config.datacenter_label),
+            actor_id: self.0.randomness.id(self.0.config.datacenter_label),
             namespace_id: new.namespace.namespace_id,
             name: new.name,
             key: new.key,
@@ -72,14 +70,27 @@ impl Scheduler {
     }
 
     async fn commit_and_perform(&self, cell: &ActorCell, unborn: ActorRecord, input: Option<Bytes>) -> Result<Created, ApiError> {
-        let candidate = self.0.hosts.choose(unborn.identity.namespace_id, &unborn.identity.pool);
-        let world = World { now: clock::now(), rules: &self.0.config.rules, candidate: candidate.as_ref() };
+        let offer = self.0.pools.offer(&unborn.identity);
+        let world = World {
+            now: self.0.clock.now(),
+            rules: &self.0.config.rules,
+            stop_threshold_ms: self.stop_threshold_ms(&unborn),
+            capacity: offer.capacity(),
+        };
         let first = step(&unborn, &Input::Wake, &world);
         let stored = StoredActor { record: first.record, has_input: input.is_some() };
         let batch = persist::creation(&stored, input);
         let epoch = self.0.keys.epoch();
-        if let Some(existing) = self.insert_unless_taken(&stored.record, batch).await? {
-            return Ok(Created::Existing(existing));
+        match self.insert_unless_taken(&stored.record, batch).await {
+            Ok(None) => {}
+            Ok(Some(existing)) => {
+                self.return_offer(&offer, &unborn);
+                return Ok(Created::Existing(existing));
+            }
+            Err(error) => {
+                self.return_offer(&offer, &unborn);
+                return Err(error);
+            }
         }
         let stored = Arc::new(stored);
         if let Some(key) = &stored.record.identity.key {
@@ -118,7 +129,7 @@ impl Scheduler {
 
     /// The present time, moved on by a millisecond as often as needed to be unique.
     fn next_create_ts(&self) -> Ts {
-        let now = clock::now();
+        let now = self.0.clock.now();
         let after = |last: Ts| Some(now.max(last + 1));
         match self.0.last_create_ts.fetch_update(Ordering::AcqRel, Ordering::Acquire, after) {
             Ok(last) | Err(last) => now.max(last + 1),

@@ -25,6 +25,10 @@ impl Directory for Scheduler {
         Scheduler::watch(self, actor).await.map_err(Refusal::new)
     }
 
+    fn obstacle(&self, _actor: ActorId) -> Option<gateway::Obstacle> {
+        None
+    }
+
     fn wake(&self, actor: ActorId) {
         self.post(actor, Input::Wake);
     }

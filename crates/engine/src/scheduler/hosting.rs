@@ -13,7 +13,6 @@ use protocol::envoy::HibernatingRequest;
 use protocol::id::ActorId;
 
 use super::Scheduler;
-use crate::clock;
 use crate::hosts::{Connected, Host};
 use crate::records::actor;
 
@@ -39,8 +38,9 @@ impl Scheduler {
             replaced.replace();
         }
         self.drain_for_newer_version(host, &pool, version);
-        let waiting: Vec<ActorId> = self.0.waiting_for_host.lock().iter().copied().collect();
-        for actor in waiting {
+        self.0.pools.succeeded(host.namespace_id, &pool);
+        self.renew_requests(host, &pool);
+        for actor in self.0.pools.waiting(host.namespace_id, &pool) {
             self.post(actor, Input::CapacityArrived);
         }
     }
@@ -64,7 +64,7 @@ impl Scheduler {
         let Some(lost_at) = lost_at(link, self.0.hosts.rules()) else { return };
         let scheduler = self.clone();
         tokio::spawn(async move {
-            let wait_ms = (lost_at - clock::uptime()).max(0);
+            let wait_ms = (lost_at - scheduler.0.clock.uptime()).max(0);
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(wait_ms as u64)) => {}
                 // A host that comes and goes would gather watches otherwise.
@@ -73,8 +73,8 @@ impl Scheduler {
             // A reconnect at the last moment, even if it was lost again, has its own watch.
             if host.link_state() == link {
                 scheduler.0.sockets.host_lost(host.id, |actor| host.generation_of(actor).is_some());
-                for (actor, _generation) in host.assigned() {
-                    scheduler.post(actor, Input::HostLost { host: host.key.clone() });
+                for (actor, generation) in host.assigned() {
+                    scheduler.post(actor, Input::HostLost { host: host.key.clone(), generation });
                 }
             }
         });
@@ -142,7 +142,7 @@ impl Scheduler {
 
     /// Forgets hosts that have been gone for long and run nothing.
     pub(super) fn forget_lost_hosts(&self) {
-        let now = clock::uptime();
+        let now = self.0.clock.uptime();
         for host in self.0.hosts.all() {
             match host.link_state() {
                 Link::Down { since_ts } if now - since_ts > LOST_HOST_RETENTION_MS => {

@@ -4,17 +4,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use gateway::EnvoyLink;
-use lifecycle::actor::{ActorRecord, Command, CommandToHost, Input, Phase, World, step};
+use lifecycle::actor::{ActorError, ActorRecord, Command, CommandToHost, Input, Phase, Place, Shortage, StopReason, World, step};
 use protocol::id::ActorId;
 use store::StoreError;
 
 use super::Scheduler;
 use super::cell::{ActorCell, Loaded, Lookup, Work};
 use super::persist::{self, Change};
-use crate::clock;
 use crate::hosts::{Host, PendingCommand};
+use crate::pools::{Offer, Stands};
 use crate::records::CorruptRow;
 use crate::records::actor::{self, StoredActor};
+
+/// Higher than any index that the host can have seen of the generation.
+const LOST_INDEX: i64 = i64::MAX;
 
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
@@ -74,10 +77,10 @@ async fn process(scheduler: &Scheduler, cell: &Arc<ActorCell>, work: VecDeque<Wo
         match one {
             Work::Load(done) => drop(done.send(Lookup::Exists)),
             Work::Input(input) => {
-                let before = (next.generation, next.host().cloned());
+                let before = next.is_placed().then_some(next.generation);
                 next = decide(scheduler, next, &input, &mut commands);
-                if before.1.is_some() && (next.generation, next.host().cloned()) != before {
-                    ended = Some(before.0);
+                if before.is_some() && before != next.is_placed().then_some(next.generation) {
+                    ended = before;
                 }
                 inputs.push(input);
             }
@@ -86,20 +89,27 @@ async fn process(scheduler: &Scheduler, cell: &Arc<ActorCell>, work: VecDeque<Wo
     let after = StoredActor { record: next, has_input: stored.has_input };
     if let Err(error) = make_durable(scheduler, &stored, &after).await {
         tracing::error!(actor_id = %cell.id, %error, "an actor's new state cannot be stored; nothing was done");
+        // A place that was offered meanwhile is free again.
+        scheduler.settle(&stored.record);
         cell.forget();
         return;
     }
     let after = Arc::new(after);
     scheduler.perform(cell, &stored.record, after, commands, ended);
     scheduler.acknowledge(cell, &inputs);
+    scheduler.dismiss_late_hosts(cell, &inputs);
 }
 
 fn decide(scheduler: &Scheduler, record: ActorRecord, input: &Input, commands: &mut Vec<CommandToHost>) -> ActorRecord {
-    let now = clock::now();
+    let now = scheduler.0.clock.now();
     let identity = &record.identity;
-    let candidate = if may_allocate(input) { scheduler.0.hosts.choose(identity.namespace_id, &identity.pool) } else { None };
-    let world = World { now, rules: &scheduler.0.config.rules, candidate: candidate.as_ref() };
+    let offer = if may_allocate(input) { scheduler.0.pools.offer(identity) } else { Offer::None(Shortage::NoHosts) };
+    let stop_threshold_ms = scheduler.stop_threshold_ms(&record);
+    let world = World { now, rules: &scheduler.0.config.rules, stop_threshold_ms, capacity: offer.capacity() };
     let stepped = step(&record, input, &world);
+    if stepped.record.generation == record.generation {
+        scheduler.return_offer(&offer, &record);
+    }
     tracing::debug!(actor_id = %identity.actor_id, ?input, outcome = ?stepped.outcome, phase = ?stepped.record.phase, "step");
     commands.extend(stepped.commands);
     stepped.record
@@ -112,14 +122,30 @@ fn may_allocate(input: &Input) -> bool {
         | Input::DeadlineReached
         | Input::CapacityArrived
         | Input::HostLost { .. }
+        | Input::OutboundFailed { .. }
         | Input::Event { kind: lifecycle::actor::EventKind::Stopped { .. }, .. } => true,
         Input::Sleep
         | Input::Reschedule
         | Input::Destroy
         | Input::Evict { .. }
+        | Input::HostFound { .. }
         | Input::CommandsAcked { .. }
         | Input::Event { .. } => false,
     }
+}
+
+/// Where an actor stands, as far as its pool is concerned.
+fn stands(record: &ActorRecord) -> Stands {
+    match record.phase {
+        Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. } => Stands::Placed,
+        Phase::Reallocating { .. } => Stands::Waiting,
+        Phase::Sleeping | Phase::Destroyed => Stands::Resting,
+    }
+}
+
+/// Whether an endpoint was asked for the present generation, and no host has come forward.
+pub(super) fn is_asked_for(record: &ActorRecord) -> bool {
+    matches!(record.phase, Phase::Starting { place: Place::Outbound, .. })
 }
 
 async fn make_durable(scheduler: &Scheduler, before: &StoredActor, after: &StoredActor) -> Result<(), StoreError> {
@@ -156,13 +182,9 @@ impl Scheduler {
                 new.assign(actor, record.generation);
             }
         }
-        let mut waiting = self.0.waiting_for_host.lock();
-        if matches!(record.phase, Phase::Reallocating { .. }) {
-            waiting.insert(actor);
-        } else {
-            waiting.remove(&actor);
+        if stands(before) != stands(record) {
+            self.settle(record);
         }
-        drop(waiting);
         self.0.timers.arm(actor, record.next_deadline());
         let destroyed = record.is_destroyed() && !before.is_destroyed();
         if destroyed && let Some(key) = &record.identity.key {
@@ -173,6 +195,10 @@ impl Scheduler {
         self.publish(cell, after.clone(), ended.is_some() || gave_up);
         if let Some(generation) = ended {
             self.0.tunnels.generation_ended(actor, generation);
+            self.0.outbound.over(actor, generation);
+        }
+        if is_asked_for(record) && before.generation != record.generation {
+            self.0.outbound.order(record.identity.clone(), record.generation);
         }
         self.tell_of_place(record, moved);
         for command in commands {
@@ -212,12 +238,35 @@ impl Scheduler {
         }
     }
 
+    /// Tells the pool where an actor stands, and whoever waits for a place that there may be one.
+    pub(super) fn settle(&self, record: &ActorRecord) {
+        if let Some(next) = self.0.pools.settle(&record.identity, stands(record)) {
+            self.post(next, Input::CapacityArrived);
+        }
+    }
+
+    /// An offer has led to nothing, and the actor stands where it stood before.
+    pub(super) fn return_offer(&self, offer: &Offer, before: &ActorRecord) {
+        match offer {
+            Offer::Outbound => self.0.pools.decline(&before.identity, before.is_placed()),
+            Offer::Host(_) | Offer::None(_) => {}
+        }
+    }
+
+    /// How long a host may take to stop an actor.
+    pub(super) fn stop_threshold_ms(&self, record: &ActorRecord) -> i64 {
+        let identity = &record.identity;
+        let pool = self.0.catalog.pool(identity.namespace_id, &identity.pool);
+        let pool_grace_ms = pool.map_or(0, |pool| pool.config.drain_grace_ms());
+        self.0.config.stop_threshold_ms.max(pool_grace_ms)
+    }
+
     /// Makes up for what changed while a step was being stored. A host looks for actors that wait only when it connects, and
     /// at its own only when it begins to stop; both may have been too early to find this one.
     fn catch_up(&self, before: &ActorRecord, record: &ActorRecord) {
         let identity = &record.identity;
-        let waits = matches!(record.phase, Phase::Reallocating { .. });
-        if waits && self.0.hosts.choose(identity.namespace_id, &identity.pool).is_some() {
+        let waits_for_host = matches!(record.phase, Phase::Reallocating { .. }) && record.error == Some(ActorError::NoEnvoys);
+        if waits_for_host && self.0.hosts.choose(identity.namespace_id, &identity.pool).is_some() {
             self.post(identity.actor_id, Input::CapacityArrived);
         }
         let is_placed = record.generation != before.generation;
@@ -252,6 +301,24 @@ impl Scheduler {
             {
                 host.event_processed(cell.id, *generation, *index);
             }
+        }
+    }
+
+    /// Takes a generation back from hosts that came forward for it and do not have it now: it was over before they were heard,
+    /// or has ended in the same breath.
+    fn dismiss_late_hosts(&self, cell: &ActorCell, inputs: &[Input]) {
+        let Some(stored) = cell.stored() else { return };
+        let record = &stored.record;
+        for input in inputs {
+            let Input::HostFound { host: key, generation } = input else { continue };
+            if record.host() == Some(key) && record.generation == *generation {
+                continue;
+            }
+            let Some(host) = self.0.hosts.get(record.identity.namespace_id, key) else { continue };
+            host.unassign(cell.id, *generation);
+            // It may not know yet; a host that has stopped the generation already takes no notice.
+            let command = Command::Stop(StopReason::Lost);
+            host.queue_command(PendingCommand { actor: cell.id, generation: *generation, index: LOST_INDEX, command });
         }
     }
 

@@ -13,10 +13,11 @@ mod hosting;
 mod key_cache;
 mod lane;
 mod lookup;
+mod outbound;
 mod persist;
 mod timers;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -27,20 +28,25 @@ use lifecycle::actor::{Input, Rules};
 use parking_lot::Mutex;
 use protocol::id::ActorId;
 use store::Store;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::catalog::Catalog;
+use crate::clock::Clock;
 use crate::error::ApiError;
 use crate::hosts::Hosts;
+use crate::pools::Pools;
+use crate::random::Randomness;
 use crate::sockets::OpenSockets;
 use admission::CreationLimit;
 use cell::{ActorCell, Enter, Lookup};
 use key_cache::KeyCache;
+use outbound::Outbound;
 use timers::Timers;
 
 pub(crate) use boot::load;
 pub(crate) use create::{Created, NewActor};
 pub(crate) use lookup::ListQuery;
+pub(crate) use outbound::OutboundOrder;
 
 /// Many actors may be destroyed at once; deleting their data must leave the store to the living.
 const RECLAIM_MAX_PARALLEL: usize = 4;
@@ -49,6 +55,8 @@ const RECLAIM_MAX_PARALLEL: usize = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct SchedulerConfig {
     pub(crate) rules: Rules,
+    /// How long hosts may take to stop an actor, unless its pool grants more, in milliseconds.
+    pub(crate) stop_threshold_ms: i64,
     pub(crate) datacenter_label: u16,
     pub(crate) datacenter_name: String,
     /// Creations that a namespace may make at once.
@@ -63,8 +71,13 @@ pub(crate) struct Parts {
     pub(crate) data: ActorData,
     pub(crate) catalog: Catalog,
     pub(crate) hosts: Hosts,
+    pub(crate) pools: Pools,
+    /// Takes the orders for serverless pools.
+    pub(crate) orders: mpsc::UnboundedSender<OutboundOrder>,
     pub(crate) tunnels: Tunnels,
     pub(crate) sockets: OpenSockets,
+    pub(crate) clock: Clock,
+    pub(crate) randomness: Randomness,
 }
 
 /// The scheduler; clone freely.
@@ -77,11 +90,13 @@ struct Shared {
     data: ActorData,
     catalog: Catalog,
     hosts: Hosts,
+    pools: Pools,
+    outbound: Outbound,
     tunnels: Tunnels,
     sockets: OpenSockets,
+    clock: Clock,
+    randomness: Randomness,
     cells: Mutex<HashMap<ActorId, Arc<ActorCell>>>,
-    /// Actors that wait for a host, so that a new one finds them.
-    waiting_for_host: Mutex<HashSet<ActorId>>,
     timers: Timers,
     keys: KeyCache,
     creation_limit: CreationLimit,
@@ -94,18 +109,21 @@ struct Shared {
 impl Scheduler {
     fn new(config: SchedulerConfig, parts: Parts) -> Self {
         let creation_limit = CreationLimit::new(config.creation_burst, config.creation_drip);
-        let Parts { store, data, catalog, hosts, tunnels, sockets } = parts;
+        let Parts { store, data, catalog, hosts, pools, orders, tunnels, sockets, clock, randomness } = parts;
         Self(Arc::new(Shared {
             config,
             store,
             data,
             catalog,
             hosts,
+            pools,
+            outbound: Outbound::new(orders),
             tunnels,
             sockets,
+            clock: clock.clone(),
+            randomness,
             cells: Mutex::default(),
-            waiting_for_host: Mutex::default(),
-            timers: Timers::default(),
+            timers: Timers::new(clock),
             keys: KeyCache::default(),
             creation_limit,
             reclaiming: Semaphore::new(RECLAIM_MAX_PARALLEL),

@@ -11,7 +11,7 @@ use store::Scan;
 use tokio::sync::Notify;
 
 use super::Scheduler;
-use crate::clock;
+use crate::clock::Clock;
 use crate::records::actor_index;
 
 /// Deadlines that are further away stay on disk.
@@ -21,8 +21,8 @@ const REFILL_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// How often cells that nobody needs, and hosts that are gone for good, are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
-#[derive(Default)]
 pub(super) struct Timers {
+    clock: Clock,
     armed: Mutex<Armed>,
     earlier: Notify,
 }
@@ -34,9 +34,13 @@ struct Armed {
 }
 
 impl Timers {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, armed: Mutex::default(), earlier: Notify::new() }
+    }
+
     /// Sets, moves or clears an actor's deadline.
     pub(super) fn arm(&self, actor: ActorId, deadline: Option<Ts>) {
-        let near = deadline.filter(|deadline| *deadline <= clock::now() + HORIZON_MS);
+        let near = deadline.filter(|deadline| *deadline <= self.clock.now() + HORIZON_MS);
         let is_first = self.armed.lock().set(actor, near);
         if is_first {
             self.earlier.notify_one();
@@ -91,7 +95,7 @@ impl Scheduler {
         let mut refill = tokio::time::interval(REFILL_INTERVAL);
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
-            let now = clock::now();
+            let now = self.0.clock.now();
             for actor in self.0.timers.take_due(now) {
                 self.post(actor, Input::DeadlineReached);
             }
@@ -110,7 +114,7 @@ impl Scheduler {
     }
 
     async fn refill_timers(&self) {
-        let (start, end) = actor_index::due_before(clock::now() + HORIZON_MS);
+        let (start, end) = actor_index::due_before(self.0.clock.now() + HORIZON_MS);
         let rows = match self.0.store.scan(Scan { max_bytes: usize::MAX, ..Scan::range(start, end) }).await {
             Ok(rows) => rows,
             Err(error) => {

@@ -1,12 +1,17 @@
 //! Creating actors and their keys (`spec/scheduling.md` 2, checklist 3 to 10; `spec/engine-api.md`, checklist 27 to 32).
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::Method;
 use serde_json::{Value, json};
-use testkit::client;
+use testkit::client::{self, Answer};
+use testkit::envoy::FakeEnvoy;
+use tokio::task::JoinHandle;
 
+use crate::one_actor::A_WHILE;
 use crate::scene::{TestEngine, creation, is_set, post};
 
 #[tokio::test]
@@ -101,24 +106,59 @@ async fn what_does_not_exist_is_named() {
 async fn the_input_arrives_with_every_start() {
     let engine = TestEngine::start(json!({})).await;
     let mut envoy = engine.host().await;
-    let input: Vec<u8> = (0..4 * 1024 * 1024).map(|position: u32| (position * 31 / 7) as u8).collect();
-    let create = async |input: &[u8]| {
-        let mut body = creation("counter", None);
-        body["input"] = json!(STANDARD.encode(input));
-        engine.post("/actors?namespace=default", &body).await
-    };
-    assert_eq!(create(&input).await.status, 200);
-    for _start in 0..2 {
+    let params = envoy.params().clone();
+    let input = large_input();
+    assert_eq!(create_with_input(&engine, &input).await.status, 200);
+    let starts = async |envoy: &mut FakeEnvoy| {
         let (run, start) = envoy.expect_start().await;
-        assert!(start.config.input.as_deref() == Some(input.as_slice()), "the input differs");
+        assert!(start.config.input.as_deref() == Some(input.as_slice()), "the input of {run:?} differs");
         assert_eq!((start.config.name.as_str(), start.config.key, start.hibernating_requests.len()), ("counter", None, 0));
+        run
+    };
+    // A start that is not acknowledged is sent again: to the next connection, and by the next engine.
+    let mut run = starts(&mut envoy).await;
+    envoy.cut();
+    let mut envoy = engine.host_with(&params).await;
+    assert_eq!(starts(&mut envoy).await, run);
+    let engine = engine.restart().await;
+    let mut envoy = engine.host_with(&params).await;
+    assert_eq!(starts(&mut envoy).await, run);
+    for ending in ["moves", "sleeps", "crashes"] {
         envoy.running(&run);
         engine.actor_when(&run.actor_id, "a running actor", |actor| is_set(&actor["connectable_ts"])).await;
-        engine.tell(&run.actor_id, "reschedule").await;
-        envoy.expect_stop(&run).await;
-        envoy.stopped(&run);
+        let mut woken_by = None;
+        if ending == "crashes" {
+            envoy.crashed(&run, "boom");
+        } else {
+            engine.tell(&run.actor_id, if ending == "moves" { "reschedule" } else { "sleep" }).await;
+            envoy.expect_stop(&run).await;
+            envoy.stopped(&run);
+        }
+        if ending != "moves" {
+            engine.asleep(&run.actor_id).await;
+            woken_by = Some(engine.request(&run.actor_id));
+        }
+        let next = starts(&mut envoy).await;
+        assert_eq!(next.generation, run.generation + 1, "{ending}");
+        run = next;
+        woken_by.inspect(JoinHandle::abort);
     }
-    let too_large = create(&[input.as_slice(), b"!"].concat()).await;
+}
+
+fn large_input() -> Vec<u8> {
+    (0..4 * 1024 * 1024).map(|position: u32| (position * 31 / 7) as u8).collect()
+}
+
+async fn create_with_input(engine: &TestEngine, input: &[u8]) -> Answer {
+    let mut body = creation("counter", None);
+    body["input"] = json!(STANDARD.encode(input));
+    engine.post("/actors?namespace=default", &body).await
+}
+
+#[tokio::test]
+async fn an_input_that_is_too_large_is_refused() {
+    let engine = TestEngine::start(json!({})).await;
+    let too_large = create_with_input(&engine, &[large_input().as_slice(), b"!"].concat()).await;
     assert_eq!(too_large.error(), (400, "actor.input_too_large".to_owned()));
     assert_eq!(too_large.json()["metadata"], json!({ "max_size": 4_194_304 }));
     // Above what any route takes.
@@ -132,12 +172,12 @@ async fn a_key_is_held_by_one_actor_whatever_the_pool() {
     let engine = TestEngine::start(json!({})).await;
     engine.put_pool("other", json!({ "normal": {} })).await;
     let holder = engine.create("counter", Some("k")).await;
-    for attempt in 0..20 {
-        let mut body = creation("counter", Some("k"));
-        body["runner_name_selector"] = json!(if attempt % 2 == 0 { "default" } else { "other" });
-        let answer = engine.post("/actors?namespace=default", &body).await;
+    let refused = |answer: &Answer| {
         assert_eq!(answer.error(), (400, "actor.duplicate_key".to_owned()));
         assert_eq!(answer.json()["metadata"], json!({ "existing_actor_id": holder, "key": "k" }));
+    };
+    for attempt in 0..100 {
+        refused(&create_in_pool(engine.address(), if attempt % 2 == 0 { "default" } else { "other" }, "k").await);
     }
     // Another name is another key.
     engine.create("timer", Some("k")).await;
@@ -155,15 +195,44 @@ async fn a_key_is_held_by_one_actor_whatever_the_pool() {
     assert!(is_set(&engine.actor(&holder).await["destroy_ts"]));
 }
 
+/// Creates the actor with this key in a pool.
+async fn create_in_pool(address: SocketAddr, pool: &str, key: &str) -> Answer {
+    let mut body = creation("counter", Some(key));
+    body["runner_name_selector"] = json!(pool);
+    client::call_with(address, Method::POST, "/actors?namespace=default", &body).await
+}
+
+#[tokio::test]
+async fn of_many_creations_at_once_one_wins() {
+    let engine = TestEngine::start(json!({})).await;
+    engine.put_pool("other", json!({ "normal": {} })).await;
+    let (address, mut winners, mut holders) = (engine.address(), Vec::new(), Vec::new());
+    let calls: Vec<_> = (0..50)
+        .map(|number| tokio::spawn(create_in_pool(address, if number % 2 == 0 { "default" } else { "other" }, "k")))
+        .collect();
+    for call in calls {
+        let answer = call.await.unwrap();
+        if answer.status == 200 {
+            winners.push(answer.json()["actor"]["actor_id"].clone());
+        } else {
+            assert_eq!(answer.error(), (400, "actor.duplicate_key".to_owned()));
+            holders.push(answer.json()["metadata"]["existing_actor_id"].clone());
+        }
+    }
+    assert_eq!(winners.len(), 1);
+    assert_eq!(holders, vec![winners[0].clone(); 49]);
+}
+
 #[tokio::test]
 async fn many_at_once_get_one_actor() {
     let engine = TestEngine::start(json!({})).await;
+    let mut envoy = engine.host().await;
     let address = engine.address();
     let calls: Vec<_> = (0..50)
         .map(|_| {
             tokio::spawn(async move {
                 let path = "/actors?namespace=default";
-                client::call_with(address, http::Method::PUT, path, &creation("counter", Some("k"))).await.json()
+                client::call_with(address, Method::PUT, path, &creation("counter", Some("k"))).await.json()
             })
         })
         .collect();
@@ -174,6 +243,9 @@ async fn many_at_once_get_one_actor() {
         created += usize::from(answer["created"] == true);
     }
     assert_eq!((ids.len(), created), (1, 1));
+    let run = envoy.start_actor().await;
+    assert!(ids.contains(&run.actor_id));
+    envoy.expect_no_command(A_WHILE).await;
 }
 
 #[tokio::test]
@@ -181,9 +253,11 @@ async fn too_many_creations_are_refused_but_getting_is_free() {
     let settings =
         json!({ "pegboard": { "actor_create_rate_limit_requests": 6, "actor_create_rate_limit_drip_rate_ms": 60_000 } });
     let engine = TestEngine::start(settings).await;
-    for number in 0..6 {
+    for number in 0..5 {
         engine.create("counter", Some(&number.to_string())).await;
     }
+    // One that fails counts too.
+    assert_eq!(engine.try_create("counter", Some("0")).await.error(), (400, "actor.duplicate_key".to_owned()));
     assert_eq!(engine.try_create("counter", Some("7")).await.error(), (400, "actor.creation_rate_limit".to_owned()));
     let through_gateway =
         engine.get("/gateway/counter/request/x?rvt-namespace=default&rvt-method=getOrCreate&rvt-key=7&rvt-pool=default").await;

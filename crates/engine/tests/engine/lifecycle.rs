@@ -1,56 +1,12 @@
-//! One actor from its first start to its end (`spec/scheduling.md` 3 and 4, checklist 11 to 26).
+//! One actor from its first start to its end (`spec/scheduling.md` 3, checklist 10 to 20 and 22; alarms and deletion have
+//! files of their own).
 
-use std::time::Duration;
-
-use protocol::envoy::{StopActorReason, ToEnvoy};
+use protocol::envoy::{ActorIntent, Event, StopActorReason, ToEnvoy};
 use serde_json::{Value, json};
-use testkit::envoy::{FakeEnvoy, Run, crashed, running, stopped};
-use testkit::eventually;
-use tokio::task::JoinHandle;
+use testkit::envoy::{crashed, running, stopped};
 
-use crate::scene::{TestEngine, is_set};
-
-/// Time in which something would have happened if it were to happen.
-const A_WHILE: Duration = Duration::from_millis(100);
-
-fn now_ms() -> i64 {
-    let since_epoch = std::time::UNIX_EPOCH.elapsed().unwrap();
-    i64::try_from(since_epoch.as_millis()).unwrap()
-}
-
-/// An engine, a host, and an actor that runs on it.
-async fn running_actor(settings: Value) -> (TestEngine, FakeEnvoy, Run) {
-    let engine = TestEngine::start(settings).await;
-    let mut envoy = engine.host().await;
-    let actor = engine.create("counter", None).await;
-    let run = envoy.start_actor().await;
-    assert_eq!(run.actor_id, actor);
-    engine.actor_when(&actor, "a running actor", is_running).await;
-    (engine, envoy, run)
-}
-
-fn is_running(actor: &Value) -> bool {
-    is_set(&actor["connectable_ts"])
-}
-
-/// Lets a request wake the actor; returns its new run.
-async fn wake(engine: &TestEngine, envoy: &mut FakeEnvoy, actor: &str) -> Run {
-    let answer = engine.request(actor);
-    let run = envoy.start_actor().await;
-    let request = envoy.expect_request().await;
-    envoy.respond(&request, 200, &[], "awake");
-    assert_eq!(answer.await.unwrap().text(), "awake");
-    run
-}
-
-/// Puts a running actor to sleep at its own wish.
-async fn fall_asleep(engine: &TestEngine, envoy: &mut FakeEnvoy, run: &Run) {
-    envoy.wants_sleep(run);
-    let (_, reason) = envoy.expect_stop(run).await;
-    assert_eq!(reason, StopActorReason::SleepIntent);
-    envoy.stopped(run);
-    engine.asleep(&run.actor_id).await;
-}
+use crate::one_actor::{A_WHILE, fall_asleep, is_running, running_actor, wake};
+use crate::scene::{TestEngine, creation, is_set};
 
 #[tokio::test]
 async fn generations_and_indices_count_on() {
@@ -126,6 +82,24 @@ async fn a_crashed_actor_sleeps_until_somebody_asks() {
 }
 
 #[tokio::test]
+async fn every_crash_policy_is_sleep() {
+    let engine = TestEngine::start(json!({})).await;
+    let mut envoy = engine.host().await;
+    for policy in ["restart", "sleep", "destroy"] {
+        let mut body = creation("counter", None);
+        body["crash_policy"] = json!(policy);
+        assert_eq!(engine.post("/actors?namespace=default", &body).await.status, 200);
+        let run = envoy.start_actor().await;
+        envoy.crashed(&run, policy);
+        let crashed = |actor: &Value| actor["error"] == json!({ "crashed": { "message": policy } });
+        let asleep = engine.actor_when(&run.actor_id, "a crashed actor", crashed).await;
+        assert!(is_set(&asleep["sleep_ts"]) && asleep["destroy_ts"].is_null(), "{asleep}");
+        assert_eq!(asleep["crash_policy"], "sleep", "{policy}");
+    }
+    envoy.expect_no_command(A_WHILE).await;
+}
+
+#[tokio::test]
 async fn destruction_at_the_actors_own_wish() {
     let (engine, mut envoy, run) = running_actor(json!({})).await;
     envoy.wants_destruction(&run);
@@ -149,7 +123,9 @@ async fn a_crash_on_the_way_to_sleep_is_shown() {
     envoy.expect_stop(&run).await;
     envoy.crashed(&run, "drowsy");
     let crashed = |actor: &Value| actor["error"] == json!({ "crashed": { "message": "drowsy" } });
-    engine.actor_when(&run.actor_id, "the crash", crashed).await;
+    let asleep = engine.actor_when(&run.actor_id, "the crash", crashed).await;
+    assert!(is_set(&asleep["sleep_ts"]) && asleep["connectable_ts"].is_null(), "{asleep}");
+    assert_eq!(wake(&engine, &mut envoy, &run.actor_id).await.generation, 2);
 }
 
 #[tokio::test]
@@ -215,50 +191,32 @@ async fn what_was_seen_or_is_of_the_past_has_no_effect() {
 }
 
 #[tokio::test]
-async fn delete_waits_for_the_stop_and_can_be_repeated() {
-    let (engine, mut envoy, run) = running_actor(json!({})).await;
-    let calls = [engine.destroy_soon(&run.actor_id), engine.destroy_soon(&run.actor_id)];
-    assert_eq!(envoy.expect_stop(&run).await, (2, StopActorReason::Destroy));
-    // A call that comes later is answered before them.
-    assert!(!is_set(&engine.actor(&run.actor_id).await["destroy_ts"]));
-    assert!(!calls.iter().any(JoinHandle::is_finished), "answered before the actor had stopped");
-    envoy.stopped(&run);
-    for call in calls {
-        assert_eq!(call.await.unwrap().json(), json!({}));
+async fn a_host_may_repeat_its_whole_history_after_a_reconnect() {
+    let (engine, mut envoy, first) = running_actor(json!({})).await;
+    fall_asleep(&engine, &mut envoy, &first).await;
+    let second = wake(&engine, &mut envoy, &first.actor_id).await;
+    let before = engine.actor(&first.actor_id).await;
+    let params = envoy.params().clone();
+    envoy.cut();
+    let mut envoy = engine.host_with(&params).await;
+    for (run, events) in [(&first, vec![running(), wants_sleep(), stopped()]), (&second, vec![running()])] {
+        for (index, event) in (0..).zip(events) {
+            envoy.event_at(run, index, event);
+        }
     }
-    assert_eq!(engine.destroy(&run.actor_id).await.json(), json!({}));
-
-    // One that sleeps goes at once.
-    let (engine, mut envoy, run) = running_actor(json!({})).await;
-    fall_asleep(&engine, &mut envoy, &run).await;
-    assert_eq!(engine.destroy(&run.actor_id).await.json(), json!({}));
-    assert!(is_set(&engine.actor(&run.actor_id).await["destroy_ts"]));
+    // What comes next in the same order counts.
+    envoy.event_at(&second, 1, Event::ActorSetAlarm { alarm_ts: None });
+    let answer = engine.request(&first.actor_id);
+    let request = envoy.expect_request().await;
+    assert_eq!(request.start.actor_generation, Some(2));
+    envoy.respond(&request, 200, &[], "unmoved");
+    assert_eq!(answer.await.unwrap().text(), "unmoved");
+    assert_eq!(engine.actor(&first.actor_id).await, before);
+    envoy.expect_no_command(A_WHILE).await;
 }
 
-#[tokio::test]
-async fn delete_during_the_start_is_not_forgotten() {
-    type Ending = fn(&mut FakeEnvoy, &Run);
-    let endings: [(&str, Ending); 3] = [
-        ("it crashes", |envoy, run| envoy.crashed(run, "boom")),
-        ("it is never heard of", |_envoy, _run| {}),
-        ("it starts", |envoy, run| {
-            envoy.running(run);
-            envoy.stopped(run);
-        }),
-    ];
-    for (what, ending) in endings {
-        let engine = TestEngine::start(json!({ "pegboard": { "actor_start_threshold": 300 } })).await;
-        let mut envoy = engine.host().await;
-        let actor = engine.create("counter", None).await;
-        let (run, _) = envoy.expect_start().await;
-        let routed = engine.metric("rivet_guard_route_total").await;
-        let deleted = engine.destroy_soon(&actor);
-        let arrived = async || (engine.metric("rivet_guard_route_total").await > routed).then_some(());
-        eventually("the call", arrived).await;
-        ending(&mut envoy, &run);
-        assert_eq!(deleted.await.unwrap().status, 200, "{what}");
-        assert!(is_set(&engine.actor(&actor).await["destroy_ts"]), "{what}");
-    }
+fn wants_sleep() -> Event {
+    Event::ActorIntent { intent: ActorIntent::Sleep }
 }
 
 #[tokio::test]
@@ -299,81 +257,6 @@ async fn sleep_asked_for_during_the_start_is_not_forgotten() {
 }
 
 #[tokio::test]
-async fn alarms_wake_in_time() {
-    let (engine, mut envoy, first) = running_actor(json!({})).await;
-    let alarm = now_ms() + 400;
-    envoy.set_alarm(&first, Some(alarm));
-    fall_asleep(&engine, &mut envoy, &first).await;
-    let second = envoy.start_actor().await;
-    let late_ms = now_ms() - alarm;
-    assert!((0..=200).contains(&late_ms), "{late_ms} ms late");
-
-    // It was spent; one that is due already starts the actor again at once.
-    fall_asleep(&engine, &mut envoy, &second).await;
-    envoy.expect_no_command(A_WHILE).await;
-    let third = wake(&engine, &mut envoy, &first.actor_id).await;
-    envoy.wants_sleep(&third);
-    envoy.expect_stop(&third).await;
-    envoy.set_alarm(&third, Some(now_ms() - 1));
-    envoy.stopped(&third);
-    assert_eq!(envoy.start_actor().await.generation, 4);
-}
-
-#[tokio::test]
-async fn a_cleared_alarm_is_silent_and_a_kept_one_needs_no_repetition() {
-    let (engine, mut envoy, first) = running_actor(json!({})).await;
-    let alarm = now_ms() + 500;
-    envoy.set_alarm(&first, Some(alarm));
-    fall_asleep(&engine, &mut envoy, &first).await;
-    let second = wake(&engine, &mut envoy, &first.actor_id).await;
-    fall_asleep(&engine, &mut envoy, &second).await;
-    let third = envoy.start_actor().await;
-    assert!(now_ms() >= alarm, "woken too early");
-
-    engine.actor_when(&first.actor_id, "a running actor", is_running).await;
-    envoy.set_alarm(&third, Some(now_ms() + 200));
-    envoy.set_alarm(&third, None);
-    fall_asleep(&engine, &mut envoy, &third).await;
-    envoy.expect_no_command(Duration::from_millis(300)).await;
-}
-
-#[tokio::test]
-async fn a_crash_does_not_cancel_the_alarm() {
-    let (engine, mut envoy, first) = running_actor(json!({})).await;
-    envoy.set_alarm(&first, Some(now_ms() + 200));
-    envoy.crashed(&first, "boom");
-    engine.asleep(&first.actor_id).await;
-    assert_eq!(envoy.start_actor().await.generation, 2);
-}
-
-#[tokio::test]
-async fn alarms_survive_a_restart_of_the_engine() {
-    let (engine, mut envoy, first) = running_actor(json!({})).await;
-    let params = envoy.params().clone();
-    let actor = first.actor_id.clone();
-    envoy.set_alarm(&first, Some(now_ms() + 300));
-    fall_asleep(&engine, &mut envoy, &first).await;
-    let engine = engine.restart().await;
-    let mut envoy = engine.host_with(&params).await;
-    assert_eq!(envoy.start_actor().await, Run { actor_id: actor, generation: 2 });
-}
-
-#[tokio::test]
-async fn an_alarm_that_fell_due_while_the_engine_was_down_fires_at_once() {
-    let (engine, mut envoy, first) = running_actor(json!({})).await;
-    let params = envoy.params().clone();
-    envoy.set_alarm(&first, Some(now_ms() + 50));
-    envoy.wants_sleep(&first);
-    envoy.expect_stop(&first).await;
-    // The host's last word does not reach the engine before it goes down.
-    tokio::time::sleep(Duration::from_millis(60)).await;
-    let engine = engine.restart().await;
-    let mut envoy = engine.host_with(&params).await;
-    envoy.event_at(&first, 9, stopped());
-    assert_eq!(envoy.expect_start_of(&first.actor_id).await.generation, 2);
-}
-
-#[tokio::test]
 async fn a_restart_of_the_engine_leaves_running_actors_alone() {
     let (engine, mut envoy, run) = running_actor(json!({})).await;
     let engine = engine.restart().await;
@@ -398,12 +281,4 @@ async fn events_are_acknowledged_soon() {
         (acks.last_event_checkpoints == [run.checkpoint(1)]).then_some(())
     };
     envoy.expect("an acknowledgement of both events", covers_both).await;
-}
-
-#[tokio::test]
-async fn a_destroyed_actor_is_gone_for_the_gateway() {
-    let (engine, mut envoy, run) = running_actor(json!({})).await;
-    envoy.stopped(&run);
-    engine.actor_when(&run.actor_id, "a destroyed actor", |actor| is_set(&actor["destroy_ts"])).await;
-    assert_eq!(engine.request(&run.actor_id).await.unwrap().error(), (404, "actor.not_found".to_owned()));
 }

@@ -5,10 +5,12 @@
 
 mod addressing;
 mod admission;
+mod alarms;
 mod api;
 mod bad_input;
 mod churn;
 mod creation;
+mod deletion;
 mod drain;
 mod fault_placement;
 mod fault_sockets;
@@ -21,6 +23,7 @@ mod lifecycle;
 mod listener;
 mod loss;
 mod metrics;
+mod one_actor;
 mod process;
 mod races;
 mod scene;

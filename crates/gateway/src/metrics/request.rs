@@ -146,7 +146,7 @@ impl<'m> ReadyWait<'m> {
     pub(crate) fn ends<T>(mut self, waited: &Result<T, GatewayError>) {
         self.outcome = match waited {
             Ok(_) => ReadyOutcome::Ready,
-            Err(GatewayError::ActorReadyTimeout { .. }) => ReadyOutcome::Timeout,
+            Err(GatewayError::ActorReadyTimeout(_)) => ReadyOutcome::Timeout,
             Err(GatewayError::WakeRetriesExceeded { .. }) => ReadyOutcome::WakeRetriesExceeded,
             Err(GatewayError::DestroyedWhileWaiting) => ReadyOutcome::Destroyed,
             Err(_) => ReadyOutcome::Failed,
@@ -175,7 +175,7 @@ impl From<&GatewayError> for CloseReason {
 /// What a failure is to a request, and to a WebSocket.
 fn classify(error: &GatewayError) -> (RequestResult, CloseReason) {
     match error {
-        GatewayError::ActorReadyTimeout { .. } => (RequestResult::ActorReadyTimeout, CloseReason::Timeout),
+        GatewayError::ActorReadyTimeout(_) => (RequestResult::ActorReadyTimeout, CloseReason::Timeout),
         GatewayError::ResponseStartTimeout { .. }
         | GatewayError::RequestBodyTimeout { .. }
         | GatewayError::WebSocketOpenTimeout => (RequestResult::RequestTimeout, CloseReason::Timeout),
@@ -211,6 +211,7 @@ fn classify(error: &GatewayError) -> (RequestResult, CloseReason) {
         | GatewayError::RateLimit { .. }
         | GatewayError::MaxInFlight { .. }
         | GatewayError::WakeRetriesExceeded { .. }
+        | GatewayError::RunnerFailed(_)
         | GatewayError::InvalidRequestBody { .. }
         | GatewayError::TooMuchWaiting
         | GatewayError::ResolveTimeout { .. }

@@ -17,7 +17,7 @@ use crate::directory::{Directory, Readiness};
 use crate::error::GatewayError;
 use crate::handler::Shared;
 use crate::link::SessionId;
-use crate::ready::{Route, WaitFor, Watched};
+use crate::ready::{Route, WaitFor, WaitTime, Watched};
 use crate::tunnel::{FromActor, Tunnel};
 
 /// Waits until the actor runs again and has what its client has said meanwhile, waking it when the client does something.
@@ -128,9 +128,9 @@ impl Sleeper<'_> {
 
     /// Wakes the actor and waits until it has restored the socket.
     async fn wake<D: Directory>(&mut self, shared: &Shared<D>, watched: &mut Watched, outlived: u32) -> Result<(), End> {
-        let deadline = Instant::now() + shared.config.hibernation_wake_timeout;
+        let time = WaitTime::of(shared.config.hibernation_wake_timeout);
         loop {
-            let route = self.ready(shared, watched, outlived, deadline).await?;
+            let route = self.ready(shared, watched, outlived, time).await?;
             let generation = route.generation;
             if self.tunnel.rebind(route.link, generation).is_err() {
                 continue;
@@ -148,9 +148,9 @@ impl Sleeper<'_> {
         shared: &Shared<D>,
         watched: &mut Watched,
         outlived: u32,
-        deadline: Instant,
+        time: WaitTime,
     ) -> Result<Route, End> {
-        let mut ready = pin!(watched.ready(shared, WaitFor::ReadyAfter(outlived), deadline));
+        let mut ready = pin!(watched.ready(shared, WaitFor::ReadyAfter(outlived), time));
         loop {
             tokio::select! {
                 route = &mut ready => return route.map_err(|error| {

@@ -3,7 +3,7 @@
 use protocol::envoy::{Headers, ToEnvoyTunnelMessageKind, ToRivetTunnelMessageKind, WebSocketOpen};
 use protocol::id::ActorId;
 use protocol::limits;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::close::{End, HostClose};
 use crate::admission::Slot;
@@ -13,7 +13,7 @@ use crate::error::GatewayError;
 use crate::handler::Shared;
 use crate::link::LinkClosed;
 use crate::metrics::RequestKind;
-use crate::ready::{Route, WaitFor, Watched};
+use crate::ready::{Route, WaitFor, WaitTime, Watched};
 use crate::resolve::Caller;
 use crate::tunnel::{FromActor, Tunnel};
 
@@ -69,17 +69,17 @@ impl<'a> Opening<'a> {
         let failed = |error: GatewayError| End::failed(&error, ray);
         let ToActor { actor, path, wait_for } = to_actor;
         let mut watched = shared.find(actor, &caller, slot).await.map_err(failed)?;
-        let ready_deadline = shared.ready_deadline();
+        let ready_time = shared.ready_time();
         for attempt in 0..=limits::WEBSOCKET_OPEN_RETRIES_MAX {
             if attempt > 0 {
                 shared.metrics.retries.get(RequestKind::WebSocket).inc();
             }
-            let route = watched.ready(shared, wait_for, ready_deadline).await.map_err(failed)?;
-            let deadline = Instant::now() + shared.config.websocket_open_timeout;
+            let route = watched.ready(shared, wait_for, ready_time).await.map_err(failed)?;
+            let time = WaitTime::of(shared.config.websocket_open_timeout);
             // A host that is busy with other things takes no question either.
-            let asked = timeout_at(deadline, self.ask(shared, watched.actor, route, &path)).await;
+            let asked = timeout_at(time.deadline, self.ask(shared, watched.actor, route, &path)).await;
             if let Ok(asked) = asked.map_err(|_| failed(GatewayError::WebSocketOpenTimeout))? {
-                match self.asked.insert(asked).answer(shared, &mut watched, wait_for, deadline).await {
+                match self.asked.insert(asked).answer(shared, &mut watched, wait_for, time).await {
                     Ok(Answer::Taken { can_hibernate }) => {
                         let Some(Asked { tunnel, generation, .. }) = self.asked.take() else { break };
                         return Ok(Opened { watched, tunnel, generation, can_hibernate });
@@ -131,14 +131,14 @@ impl Asked {
         shared: &Shared<D>,
         watched: &mut Watched,
         wait_for: WaitFor,
-        deadline: Instant,
+        time: WaitTime,
     ) -> Result<Answer, GatewayError> {
         loop {
-            let told = timeout_at(deadline, self.tunnel.receive()).await;
+            let told = timeout_at(time.deadline, self.tunnel.receive()).await;
             let kind = match told.map_err(|_| GatewayError::WebSocketOpenTimeout)? {
                 FromActor::Frame { kind, .. } => kind,
                 FromActor::LinkLost(session) if session != self.tunnel.link().session() => continue,
-                FromActor::LinkLost(_) => match self.host_came_back(shared, watched, wait_for, deadline).await? {
+                FromActor::LinkLost(_) => match self.host_came_back(shared, watched, wait_for, time).await? {
                     true => continue,
                     false => return Ok(Answer::TryAgain),
                 },
@@ -181,11 +181,11 @@ impl Asked {
         shared: &Shared<D>,
         watched: &mut Watched,
         wait_for: WaitFor,
-        deadline: Instant,
+        time: WaitTime,
     ) -> Result<bool, GatewayError> {
         let has_arrived = self.tunnel.link().has_arrived(self.mark);
         loop {
-            let route = watched.ready(shared, wait_for, deadline).await?;
+            let route = watched.ready(shared, wait_for, time).await?;
             if route.generation != self.generation || route.link.host() != self.tunnel.link().host() {
                 return Ok(false);
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use protocol::id::{ActorId, NamespaceId};
 
 use crate::Ts;
+use crate::pool::PoolError;
 
 /// The name that a host process chose for itself; unique within a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,13 +88,33 @@ pub enum StopWish {
     Destroy,
 }
 
+/// Who is to run a generation that is starting.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// This host got the start command, or was the first to speak for a generation that an endpoint was asked for.
+    Host(EnvoyKey),
+    /// The pool's endpoint was asked for it. Which host it leads to is not known yet (`spec/scheduling.md` 9.1).
+    Outbound,
+}
+
+impl Place {
+    /// The host, if it is known.
+    pub fn host(&self) -> Option<&EnvoyKey> {
+        match self {
+            Self::Host(host) => Some(host),
+            Self::Outbound => None,
+        }
+    }
+}
+
 /// Where an actor stands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// The start command was issued; waiting for `running` or `stopped`.
+    /// The start was ordered; waiting for `running` or `stopped`. Handing the order over takes no phase of its own, as it
+    /// happens within the process and is repeated after a restart.
     Starting {
-        /// The host that got the command.
-        host: EnvoyKey,
+        /// Who got the order.
+        place: Place,
         /// When the host counts as unresponsive.
         deadline: Ts,
         /// What follows when it has started.
@@ -129,6 +150,10 @@ pub enum Phase {
 pub enum ActorError {
     /// No eligible host in the pool.
     NoEnvoys,
+    /// The pool runs as many actors at once as it may.
+    ConcurrentActorLimitReached,
+    /// The pool's endpoint could not be made to start it.
+    RunnerPoolError(PoolError),
     /// A deadline passed. The host is unknown when the actor had not reached `running`.
     EnvoyNoResponse {
         /// The silent host.
@@ -159,7 +184,7 @@ pub struct ActorRecord {
     pub last_event_index: i64,
     /// Index of the last command issued in this generation.
     pub last_command_index: i64,
-    /// Index of the last command of this generation that the host acknowledged; 0 before the first.
+    /// Index of the last command of this generation that the host acknowledged; below that of the start before the first.
     pub acked_command_index: i64,
     /// When a sleeping actor is to be woken.
     pub alarm_ts: Option<Ts>,
@@ -201,11 +226,20 @@ impl ActorRecord {
         }
     }
 
-    /// The host that runs the present generation.
+    /// The host that runs the present generation, as far as it is known.
     pub fn host(&self) -> Option<&EnvoyKey> {
         match &self.phase {
-            Phase::Starting { host, .. } | Phase::Running { host } | Phase::Stopping { host, .. } => Some(host),
+            Phase::Starting { place, .. } => place.host(),
+            Phase::Running { host } | Phase::Stopping { host, .. } => Some(host),
             Phase::Sleeping | Phase::Reallocating { .. } | Phase::Destroyed => None,
+        }
+    }
+
+    /// Whether the present generation has not ended: some host has it, or an endpoint was asked for it.
+    pub fn is_placed(&self) -> bool {
+        match &self.phase {
+            Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. } => true,
+            Phase::Sleeping | Phase::Reallocating { .. } | Phase::Destroyed => false,
         }
     }
 

@@ -1,9 +1,10 @@
 //! The state machine: one input in, the next record and the commands for hosts out (`spec/scheduling.md` 3.4).
 
 use super::allocate::{allocate, allocate_or_back_off};
-use super::record::{ActorRecord, AfterStart, EnvoyKey, Phase, StopWish};
+use super::record::{ActorRecord, AfterStart, EnvoyKey, Phase, Place, StopWish};
 use super::stop::{Cause, destroy, end_generation};
 use crate::Ts;
+use crate::pool::PoolError;
 
 /// Everything that can happen to an actor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub enum Input {
     Wake,
     /// The time of [`ActorRecord::next_deadline`] has come (harmless when it has not).
     DeadlineReached,
-    /// A host that could take it has appeared.
+    /// There may be a place for it now: a host has appeared, another actor has made room, or an endpoint has recovered.
     CapacityArrived,
     /// The API asked for sleep.
     Sleep,
@@ -29,6 +30,22 @@ pub enum Input {
     HostLost {
         /// That host.
         host: EnvoyKey,
+        /// The generation that it had.
+        generation: u32,
+    },
+    /// A host speaks for a generation that the pool's endpoint was asked for.
+    HostFound {
+        /// That host.
+        host: EnvoyKey,
+        /// The generation.
+        generation: u32,
+    },
+    /// The request to the pool's endpoint, by which a generation was started, has failed or ended before its time.
+    OutboundFailed {
+        /// The generation.
+        generation: u32,
+        /// What went wrong.
+        error: PoolError,
     },
     /// A host acknowledged commands up to an index.
     CommandsAcked {
@@ -114,8 +131,6 @@ pub struct CommandToHost {
 pub struct Rules {
     /// From the start command to `running`.
     pub start_threshold_ms: i64,
-    /// From the stop command to `stopped`.
-    pub stop_threshold_ms: i64,
     /// First delay of the reschedule back-off.
     pub retry_base_ms: i64,
     /// Largest exponent of the back-off.
@@ -133,8 +148,48 @@ pub struct World<'a> {
     pub now: Ts,
     /// The limits in force.
     pub rules: &'a Rules,
-    /// The host that placement chose, should a start be decided now; `None` when no host is eligible.
-    pub candidate: Option<&'a EnvoyKey>,
+    /// From a stop command to `stopped`, in milliseconds, as it was announced to the actor's host (`decisions.md` 2).
+    pub stop_threshold_ms: i64,
+    /// Who would take it, should a start be decided now.
+    pub capacity: Capacity<'a>,
+}
+
+impl World<'_> {
+    fn has_capacity(&self) -> bool {
+        match self.capacity {
+            Capacity::Host(_) | Capacity::Outbound => true,
+            Capacity::None(_) => false,
+        }
+    }
+}
+
+/// Who would take an actor.
+#[derive(Debug, Clone, Copy)]
+pub enum Capacity<'a> {
+    /// The host that placement chose.
+    Host(&'a EnvoyKey),
+    /// The pool's endpoint, which may be asked now.
+    Outbound,
+    /// Nobody.
+    None(&'a Shortage),
+}
+
+/// Why nobody takes an actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shortage {
+    /// No eligible host in the pool.
+    NoHosts,
+    /// The pool runs as many actors at once as it may.
+    ConcurrentActorLimit,
+    /// The pool's endpoint has failed and is left alone for a while.
+    PoolFailing {
+        /// How it failed.
+        error: PoolError,
+        /// When it is worth asking again.
+        retry_at: Ts,
+    },
+    /// This process is about to end; the next one will see to the actor.
+    EngineStopping,
 }
 
 /// Why an input changed nothing.
@@ -199,8 +254,15 @@ fn apply(record: &mut ActorRecord, input: &Input, world: &World<'_>) -> Applied 
         Input::Evict { generation } if *generation != record.generation => Err(Ignored::Stale),
         Input::Evict { .. } => relocate(record, world, Connectable::Clear),
         Input::Destroy => destroy_asked(record, world),
-        Input::HostLost { host } if record.host() != Some(host) => Err(Ignored::Stale),
+        Input::HostLost { host, generation } if record.host() != Some(host) || *generation != record.generation => {
+            Err(Ignored::Stale)
+        }
         Input::HostLost { .. } => Ok(end_generation(record, &Cause::ConnectionLost, world)),
+        Input::HostFound { generation, .. } | Input::OutboundFailed { generation, .. } if *generation != record.generation => {
+            Err(Ignored::Stale)
+        }
+        Input::HostFound { host, .. } => host_found(record, host),
+        Input::OutboundFailed { error, .. } => outbound_failed(record, error, world),
         Input::CommandsAcked { host, generation, index } => commands_acked(record, host, *generation, *index),
         Input::Event { host, generation, index, kind } => {
             if record.host() != Some(host) || *generation != record.generation {
@@ -220,7 +282,7 @@ fn wake(record: &mut ActorRecord, world: &World<'_>) -> Applied {
     match &mut record.phase {
         Phase::Sleeping => Ok(allocate_or_back_off(record, world)),
         // Never lengthens the back-off: traffic must not starve recovery.
-        Phase::Reallocating { .. } if world.candidate.is_some() => Ok(allocate(record, world).into_iter().collect()),
+        Phase::Reallocating { .. } if world.has_capacity() => Ok(allocate(record, world)),
         Phase::Reallocating { .. } => Err(Ignored::AlreadyUnderWay),
         Phase::Stopping { wish: StopWish::Sleep { rewake }, .. } if !*rewake => {
             *rewake = true;
@@ -249,7 +311,7 @@ fn deadline_reached(record: &mut ActorRecord, world: &World<'_>) -> Applied {
 
 fn capacity_arrived(record: &mut ActorRecord, world: &World<'_>) -> Applied {
     match &record.phase {
-        Phase::Reallocating { .. } if world.candidate.is_some() => Ok(allocate(record, world).into_iter().collect()),
+        Phase::Reallocating { .. } if world.has_capacity() => Ok(allocate(record, world)),
         Phase::Reallocating { .. } => Err(Ignored::AlreadyUnderWay),
         Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. } => Err(Ignored::AlreadyUnderWay),
         Phase::Sleeping => Err(Ignored::NotRunning),
@@ -329,6 +391,32 @@ fn destroy_asked(record: &mut ActorRecord, world: &World<'_>) -> Applied {
     }
 }
 
+fn host_found(record: &mut ActorRecord, found: &EnvoyKey) -> Applied {
+    match &mut record.phase {
+        Phase::Starting { place: place @ Place::Outbound, .. } => {
+            *place = Place::Host(found.clone());
+            Ok(Vec::new())
+        }
+        Phase::Starting { place: Place::Host(host), .. } | Phase::Running { host } | Phase::Stopping { host, .. } => {
+            Err(if host == found { Ignored::Duplicate } else { Ignored::Stale })
+        }
+        Phase::Sleeping | Phase::Reallocating { .. } => Err(Ignored::NotRunning),
+        Phase::Destroyed => Err(Ignored::Destroyed),
+    }
+}
+
+/// An actor that is starting has failed. One that runs is lost if its request broke; if the request was merely ended, the
+/// host's own connection tells better whether it is still there (`spec/scheduling.md` 9.6).
+fn outbound_failed(record: &mut ActorRecord, error: &PoolError, world: &World<'_>) -> Applied {
+    match (&record.phase, error) {
+        (Phase::Starting { .. }, _) => Ok(end_generation(record, &Cause::OutboundFailed(error), world)),
+        (Phase::Running { .. }, PoolError::StreamEndedEarly) | (Phase::Stopping { .. }, _) => Err(Ignored::AlreadyUnderWay),
+        (Phase::Running { .. }, _) => Ok(end_generation(record, &Cause::ConnectionLost, world)),
+        (Phase::Sleeping | Phase::Reallocating { .. }, _) => Err(Ignored::NotRunning),
+        (Phase::Destroyed, _) => Err(Ignored::Destroyed),
+    }
+}
+
 fn commands_acked(record: &mut ActorRecord, host: &EnvoyKey, generation: u32, index: i64) -> Applied {
     if record.host() != Some(host) || generation != record.generation || index > record.last_command_index {
         return Err(Ignored::Stale);
@@ -370,7 +458,7 @@ fn event(record: &mut ActorRecord, kind: &EventKind, world: &World<'_>) -> Appli
 }
 
 fn running(record: &mut ActorRecord, world: &World<'_>) -> Applied {
-    let Phase::Starting { host, then, .. } = &record.phase else {
+    let Phase::Starting { place: Place::Host(host), then, .. } = &record.phase else {
         return Err(Ignored::AlreadyUnderWay);
     };
     let (host, then) = (host.clone(), *then);
@@ -395,14 +483,14 @@ fn running(record: &mut ActorRecord, world: &World<'_>) -> Applied {
 fn stop(record: &mut ActorRecord, wish: StopWish, reason: StopReason, world: &World<'_>) -> Vec<CommandToHost> {
     let Some(host) = record.host().cloned() else { return Vec::new() };
     record.last_command_index += 1;
-    record.phase = Phase::Stopping { host: host.clone(), wish, deadline: world.now + world.rules.stop_threshold_ms };
+    record.phase = Phase::Stopping { host: host.clone(), wish, deadline: world.now + world.stop_threshold_ms };
     vec![CommandToHost { host, generation: record.generation, index: record.last_command_index, command: Command::Stop(reason) }]
 }
 
 /// Changes what follows a stop that is under way; the host gets no second command, the deadline starts over.
 fn change_wish(record: &mut ActorRecord, wish: StopWish, world: &World<'_>) -> Vec<CommandToHost> {
     if let Some(host) = record.host().cloned() {
-        record.phase = Phase::Stopping { host, wish, deadline: world.now + world.rules.stop_threshold_ms };
+        record.phase = Phase::Stopping { host, wish, deadline: world.now + world.stop_threshold_ms };
     }
     Vec::new()
 }

@@ -1,8 +1,9 @@
 //! What happens when a generation is over (`spec/scheduling.md` 3.5).
 
-use super::allocate::allocate_or_back_off;
+use super::allocate::{allocate_or_back_off, wait_longer_each_time};
 use super::record::{ActorError, ActorRecord, AfterStart, EnvoyKey, Phase, StopWish};
 use super::step::{Command, CommandToHost, StopReason, World};
+use crate::pool::PoolError;
 
 /// How a generation ended.
 pub(super) enum Cause<'a> {
@@ -14,10 +15,14 @@ pub(super) enum Cause<'a> {
     NoResponse,
     /// The host's connection was lost for too long.
     ConnectionLost,
+    /// The pool's endpoint could not be made to start it.
+    OutboundFailed(&'a PoolError),
 }
 
 enum Decision {
     ReallocateNow,
+    /// The alarm that it was started for has not been served; there was no answer, so there is no hurry either.
+    ReallocateLater,
     Sleep,
     Destroy,
 }
@@ -27,12 +32,12 @@ pub(super) fn end_generation(record: &mut ActorRecord, cause: &Cause<'_>, world:
     let host = record.host().cloned();
     note_error(record, cause, host.as_ref());
     match cause {
-        Cause::ConnectionLost => record.put_alarm_back(),
-        // Its host was there, so it had its chance. Trying again at once could go on for ever.
-        Cause::StoppedOk | Cause::StoppedError { .. } | Cause::NoResponse => record.served_alarm_ts = None,
+        Cause::NoResponse | Cause::ConnectionLost | Cause::OutboundFailed(_) => record.put_alarm_back(),
+        // It ran, so it had its chance. Trying again could go on for ever.
+        Cause::StoppedOk | Cause::StoppedError { .. } => record.served_alarm_ts = None,
     }
     let mut commands = Vec::new();
-    if let (Cause::NoResponse | Cause::ConnectionLost, Some(host)) = (cause, host) {
+    if let (Cause::NoResponse | Cause::ConnectionLost | Cause::OutboundFailed(_), Some(host)) = (cause, host) {
         // The old copy may still be alive there: without this command a late starter would go on as a zombie.
         record.last_command_index += 1;
         commands.push(CommandToHost {
@@ -43,8 +48,13 @@ pub(super) fn end_generation(record: &mut ActorRecord, cause: &Cause<'_>, world:
         });
     }
     let decision = match decide(&record.phase, cause) {
-        Decision::Sleep if record.alarm_ts.is_some_and(|alarm| alarm <= world.now) => Decision::ReallocateNow,
-        decision @ (Decision::Sleep | Decision::ReallocateNow | Decision::Destroy) => decision,
+        Decision::Sleep if record.alarm_ts.is_some_and(|alarm| alarm <= world.now) => match cause {
+            Cause::NoResponse => Decision::ReallocateLater,
+            Cause::StoppedOk | Cause::StoppedError { .. } | Cause::ConnectionLost | Cause::OutboundFailed(_) => {
+                Decision::ReallocateNow
+            }
+        },
+        decision @ (Decision::Sleep | Decision::ReallocateNow | Decision::ReallocateLater | Decision::Destroy) => decision,
     };
     record.connectable_ts = None;
     match decision {
@@ -52,6 +62,7 @@ pub(super) fn end_generation(record: &mut ActorRecord, cause: &Cause<'_>, world:
             record.phase = Phase::Sleeping;
             commands.extend(allocate_or_back_off(record, world));
         }
+        Decision::ReallocateLater => wait_longer_each_time(record, world),
         Decision::Sleep => {
             record.phase = Phase::Sleeping;
             record.sleep_ts = Some(world.now);
@@ -87,6 +98,7 @@ fn note_error(record: &mut ActorRecord, cause: &Cause<'_>, host: Option<&EnvoyKe
                 record.error = Some(ActorError::EnvoyConnectionLost { envoy_key: host.clone() });
             }
         }
+        Cause::OutboundFailed(error) => record.error = Some(ActorError::RunnerPoolError((*error).clone())),
     }
 }
 
@@ -100,12 +112,12 @@ fn decide(phase: &Phase, cause: &Cause<'_>) -> Decision {
         Phase::Stopping { wish: StopWish::Sleep { rewake: false }, .. } => Decision::Sleep,
         Phase::Stopping { wish: StopWish::Destroy, .. } => Decision::Destroy,
         Phase::Stopping { wish: StopWish::Destruction, .. } => match cause {
-            Cause::StoppedOk | Cause::NoResponse | Cause::ConnectionLost => Decision::Destroy,
+            Cause::StoppedOk | Cause::NoResponse | Cause::ConnectionLost | Cause::OutboundFailed(_) => Decision::Destroy,
             Cause::StoppedError { .. } => Decision::Sleep,
         },
         Phase::Starting { then: AfterStart::Run | AfterStart::Sleep, .. } | Phase::Running { .. } => match cause {
             Cause::StoppedOk => Decision::Destroy,
-            Cause::StoppedError { .. } | Cause::NoResponse | Cause::ConnectionLost => Decision::Sleep,
+            Cause::StoppedError { .. } | Cause::NoResponse | Cause::ConnectionLost | Cause::OutboundFailed(_) => Decision::Sleep,
         },
         // Not reached: only a hosted generation can end. Staying asleep is the answer that loses nothing.
         Phase::Sleeping | Phase::Reallocating { .. } | Phase::Destroyed => Decision::Sleep,

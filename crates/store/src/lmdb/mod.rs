@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use self::committer::{Message, Operation, Work};
 use self::readers::Readers;
 use self::table::Table;
-use crate::{Batch, Decision, Found, MAX_BATCH_BYTES, Reads, StoreError, View, update};
+use crate::{Batch, Decision, Explorer, Found, MAX_BATCH_BYTES, Reads, StoreError, View, update};
 
 /// Default of [`LmdbOptions::map_size_bytes`]: 1 TiB of addresses. Neither memory nor disk is taken before it is used.
 pub const DEFAULT_MAP_SIZE_BYTES: u64 = 1 << 40;
@@ -88,6 +88,14 @@ impl Lmdb {
 
     pub(crate) async fn read(&self, reads: Reads) -> Result<Found, StoreError> {
         self.readers.read(reads).await
+    }
+
+    pub(crate) async fn explore<T, F>(&self, explore: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Explorer<'_>) -> T + Send + 'static,
+    {
+        self.readers.explore(explore).await
     }
 
     pub(crate) async fn write(&self, batch: Batch) -> Result<(), StoreError> {

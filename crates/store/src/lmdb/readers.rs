@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::table::{Entries, Seen, Table};
 use crate::read::read_all;
-use crate::{Found, Reads, StoreError};
+use crate::{Explorer, Found, Reads, StoreError, explore};
 
 /// Threads that read: how many reads can wait for the disk at a time.
 pub(super) const READER_THREADS: u32 = 4;
@@ -23,8 +23,12 @@ pub(super) struct Readers {
 
 enum Message {
     Read(Request),
+    Explore(Exploration, OwnedSemaphorePermit),
     Stop,
 }
+
+/// Explores a snapshot and answers; without a snapshot it answers why there is none.
+type Exploration = Box<dyn FnOnce(Result<&Explorer<'_>, StoreError>) + Send>;
 
 struct Request {
     reads: Reads,
@@ -46,11 +50,31 @@ impl Readers {
     }
 
     pub(super) async fn read(&self, reads: Reads) -> Result<Found, StoreError> {
-        let room = self.room.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let room = self.wait_for_room().await?;
         let (reply, found) = oneshot::channel();
         let request = Request { reads, reply, _room: room };
         self.queue.send(Message::Read(request)).map_err(|_| StoreError::Closed)?;
         found.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    pub(super) async fn explore<T, F>(&self, explore: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Explorer<'_>) -> T + Send + 'static,
+    {
+        let room = self.wait_for_room().await?;
+        let (reply, answer) = oneshot::channel();
+        let exploration: Exploration = Box::new(move |explorer| {
+            if !reply.is_closed() {
+                let _ = reply.send(explorer.and_then(|explorer| explore::run(explore, explorer)));
+            }
+        });
+        self.queue.send(Message::Explore(exploration, room)).map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn wait_for_room(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        self.room.clone().acquire_owned().await.map_err(|_| StoreError::Closed)
     }
 
     /// Answers what waits, then stops the threads.
@@ -69,10 +93,19 @@ fn serve(table: &Table, messages: &Receiver<Message>) {
         Ok(entries) => entries,
         Err(error) => return tracing::error!(%error, "a store reader cannot start"),
     };
-    while let Ok(Message::Read(request)) = messages.recv() {
-        // Nobody may be waiting any more.
-        if !request.reply.is_closed() {
-            let _ = request.reply.send(read(table, &entries, &request.reads));
+    loop {
+        match messages.recv() {
+            Ok(Message::Read(request)) => {
+                // Nobody may be waiting any more.
+                if !request.reply.is_closed() {
+                    let _ = request.reply.send(read(table, &entries, &request.reads));
+                }
+            }
+            Ok(Message::Explore(exploration, _room)) => match table.begin_read() {
+                Ok(transaction) => exploration(Ok(&Explorer::new(&Seen { entries: &entries, transaction: &transaction }))),
+                Err(error) => exploration(Err(error)),
+            },
+            Ok(Message::Stop) | Err(_) => return,
         }
     }
 }

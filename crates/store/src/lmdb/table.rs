@@ -1,6 +1,7 @@
 //! The one LMDB database, and what can be done within its transactions.
 
 use std::io;
+use std::iter;
 use std::path::Path;
 
 use heed::types::Bytes as Raw;
@@ -10,7 +11,7 @@ use super::folder::{self, Claim};
 use super::readers::READER_THREADS;
 use super::{Durability, LmdbOptions};
 use crate::batch::Write;
-use crate::read::{Entry, Snapshot, key_range};
+use crate::read::{self, Entry, Snapshot, key_range};
 use crate::{Batch, MAX_KEY_BYTES, Scan, StoreError};
 
 /// LMDB maps whole pages; this is a multiple of every page size in use, in bytes.
@@ -102,6 +103,12 @@ impl<'a> Snapshot<'a> for Seen<'a> {
             let entries = self.entries.range(self.transaction, &range).map_err(failure)?;
             scan.collect(entries.map(|entry| entry.map_err(failure)))
         }
+    }
+
+    fn range(&self, start: &[u8], end: &[u8]) -> Result<read::Entries<'a>, StoreError> {
+        let Some(range) = key_range(start, end) else { return Ok(Box::new(iter::empty())) };
+        let entries = self.entries.range(self.transaction, &range).map_err(failure)?;
+        Ok(Box::new(entries.map(|entry| entry.map_err(failure))))
     }
 }
 

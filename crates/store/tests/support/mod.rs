@@ -10,10 +10,26 @@ use tokio::runtime::Runtime;
 pub(crate) async fn on_every_driver(test: impl AsyncFn(Store)) {
     test(Store::memory()).await;
 
+    #[cfg(feature = "simulation")]
+    test(store::SimulatedDisk::new(QuickDisk).open().0).await;
+
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open_lmdb(options(&folder)).unwrap();
     test(store.clone()).await;
     store.close().await;
+}
+
+/// A simulated disk on which nothing happens that a real one would not do at its best.
+#[cfg(feature = "simulation")]
+pub(crate) struct QuickDisk;
+
+#[cfg(feature = "simulation")]
+impl store::DiskFate for QuickDisk {
+    fn next_commit(&mut self) -> (std::time::Duration, std::time::Duration) {
+        Default::default()
+    }
+
+    fn committed(&mut self, _changes: &[store::Change]) {}
 }
 
 /// A store that does not wait for the disk, except where a test is about that.

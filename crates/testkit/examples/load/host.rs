@@ -30,13 +30,26 @@ type SocketId = (GatewayId, RequestId);
 /// The host; its connection is served by a task.
 pub(crate) struct Host {
     engine: SocketAddr,
-    orders: mpsc::UnboundedSender<Sleep>,
+    orders: mpsc::UnboundedSender<Order>,
     running: watch::Receiver<usize>,
+    started: watch::Receiver<usize>,
     restored: watch::Receiver<usize>,
 }
 
-/// All actors shall sleep.
-struct Sleep;
+/// What the host is to do.
+enum Order {
+    /// Put all actors to sleep.
+    SleepNow,
+    /// From here on, put each actor to sleep as soon as it runs, or no longer do so.
+    Naps(Option<Nap>),
+}
+
+/// How actors sleep that have just been started.
+#[derive(Clone, Copy)]
+pub(crate) struct Nap {
+    /// To be woken at that time, in epoch milliseconds.
+    pub(crate) alarm_ts: Option<i64>,
+}
 
 impl Host {
     pub(crate) async fn join(engine: SocketAddr) -> Self {
@@ -48,10 +61,34 @@ impl Host {
         .await;
         let (orders, taken_orders) = mpsc::unbounded_channel();
         let (counts_running, running) = watch::channel(0);
+        let (counts_started, started) = watch::channel(0);
         let (counts_restored, restored) = watch::channel(0);
-        let served = Served { envoy, running: HashMap::new(), sockets: HashMap::new(), counts_running, counts_restored };
+        let served = Served {
+            envoy,
+            naps: None,
+            running: HashMap::new(),
+            sockets: HashMap::new(),
+            counts_running,
+            counts_started,
+            counts_restored,
+        };
         tokio::spawn(served.run(taken_orders));
-        Self { engine, orders, running, restored }
+        Self { engine, orders, running, started, restored }
+    }
+
+    /// From here on, puts each actor to sleep as soon as it runs.
+    pub(crate) fn let_nap(&self, nap: Nap) {
+        self.orders.send(Order::Naps(Some(nap))).expect("the host's task");
+    }
+
+    /// Leaves actors awake again.
+    pub(crate) fn leave_awake(&self) {
+        self.orders.send(Order::Naps(None)).expect("the host's task");
+    }
+
+    /// Start commands that it has obeyed.
+    pub(crate) fn started(&self) -> usize {
+        *self.started.borrow()
     }
 
     /// Creates actors and waits until all of them run; returns their ids.
@@ -68,7 +105,12 @@ impl Host {
 
     /// Lets all actors sleep and waits until the engine says that they do.
     pub(crate) async fn put_all_to_sleep(&mut self, actors: &[String]) {
-        self.orders.send(Sleep).expect("the host's task");
+        self.orders.send(Order::SleepNow).expect("the host's task");
+        self.until_asleep(actors).await;
+    }
+
+    /// Waits until the engine says that all actors sleep.
+    pub(crate) async fn until_asleep(&mut self, actors: &[String]) {
         self.until_running(0).await;
         for actor in actors {
             let path = format!("/actors?namespace=default&actor_ids={actor}");
@@ -96,15 +138,17 @@ impl Host {
 
 struct Served {
     envoy: FakeEnvoy,
+    naps: Option<Nap>,
     running: HashMap<String, Run>,
     /// The index of each socket's next message.
     sockets: HashMap<SocketId, u16>,
     counts_running: watch::Sender<usize>,
+    counts_started: watch::Sender<usize>,
     counts_restored: watch::Sender<usize>,
 }
 
 impl Served {
-    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Sleep>) {
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         loop {
             tokio::select! {
                 message = self.envoy.any() => match message {
@@ -112,7 +156,8 @@ impl Served {
                     None => panic!("the engine has ended the host's connection"),
                 },
                 order = orders.recv() => match order {
-                    Some(Sleep) => self.running.values().for_each(|run| self.envoy.wants_sleep(run)),
+                    Some(Order::SleepNow) => self.running.values().for_each(|run| self.envoy.wants_sleep(run)),
+                    Some(Order::Naps(naps)) => self.naps = naps,
                     None => return,
                 },
             }
@@ -139,6 +184,13 @@ impl Served {
                     self.open((socket.gateway_id, socket.request_id));
                 }
                 self.counts_restored.send_modify(|count| *count += start.hibernating_requests.len());
+                self.counts_started.send_modify(|count| *count += 1);
+                if let Some(Nap { alarm_ts }) = self.naps {
+                    if alarm_ts.is_some() {
+                        self.envoy.set_alarm(&run, alarm_ts);
+                    }
+                    self.envoy.wants_sleep(&run);
+                }
                 self.running.insert(run.actor_id.clone(), run);
             }
             Command::StopActor(_) => self.stop(&run),

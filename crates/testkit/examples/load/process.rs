@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,13 +11,15 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use testkit::client;
 use testkit::eventually;
+use tokio::time::Instant;
 
 /// Ends with this value.
 pub(crate) struct EngineProcess {
     child: Child,
     address: SocketAddr,
+    command: Command,
     /// Its data; removed after it.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What `/proc` says of a process, in bytes.
@@ -41,17 +44,38 @@ impl EngineProcess {
         // The published engine would put work off while the machine is busy.
         command.env("RIVET__RUNTIME__WORKER_CPU_MAX", "64000");
         let log = fs::File::create(folder.path().join("log")).unwrap();
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, first_port));
-        let engine = Self { child, address, _folder: folder };
-        eventually("the engine's health route", async || {
-            let answer = client::try_send(address, client::empty(Method::GET, "/health")).await.ok()?;
-            (answer.status == StatusCode::OK).then_some(())
-        })
-        .await;
+        let engine = Self { child, address, command, folder };
+        engine.until_healthy().await;
         let pool = json!({ "datacenters": { "default": { "normal": {} } } });
         client::call_with(address, Method::PUT, "/runner-configs/default?namespace=default", &pool).await;
         engine
+    }
+
+    async fn until_healthy(&self) {
+        eventually("the engine's health route", async || {
+            let answer = client::try_send(self.address, client::empty(Method::GET, "/health")).await.ok()?;
+            (answer.status == StatusCode::OK).then_some(())
+        })
+        .await;
+    }
+
+    /// Kills it and starts it again on the same data; returns how long it took from there until it was healthy.
+    pub(crate) async fn kill_and_start(&mut self) -> Duration {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let since = Instant::now();
+        self.child = self.command.spawn().unwrap();
+        self.until_healthy().await;
+        since.elapsed()
+    }
+
+    /// Bytes that its data takes on disk.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        let entries = fs::read_dir(self.folder.path().join("data")).unwrap();
+        entries.map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512).sum()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -65,7 +65,7 @@ impl Scene {
     /// An actor that sleeps.
     pub(crate) fn actor(&self, number: u8) -> ActorId {
         let actor = actor_id(number);
-        self.directory.show(actor, ActorView { readiness: Readiness::NotReady, ended_generations: 0 });
+        self.directory.show(actor, ActorView { readiness: Readiness::NotReady, ended_generations: 0, last_end: None });
         actor
     }
 

@@ -1,0 +1,176 @@
+#!/usr/bin/env node
+// Measures what starting actors costs with the unmodified npm package, for one engine or for two in turn. See README.md.
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+
+process.env.RIVET_LOG_LEVEL ??= "silent";
+const { createClient } = await import("rivetkit/client");
+const { Engine } = await import("./lib/engine.mjs");
+const { Host } = await import("./lib/host.mjs");
+const { KeepAliveClient, observe, rate, residentMb } = await import("./lib/measuring.mjs");
+const { pause, until } = await import("./lib/wait.mjs");
+
+const USAGE =
+  "usage: node measure.mjs --engine PATH [--against PATH] [--rounds N] [--only create|wake|idle] [--clients N] [--count N]";
+/** The published engine puts work off on a busy machine unless it believes to have many cores. Ours takes no notice. */
+const PRESET = { RIVET__RUNTIME__WORKER_CPU_MAX: "64000" };
+/** Clients, and how many actors they create or wake unless told otherwise. */
+const COUNTS = new Map([
+  [1, 40],
+  [16, 160],
+  [64, 320],
+]);
+/** Actors that are awake in the case `idle`, unless told otherwise. */
+const AWAKE = 1_000;
+/** What is prepared and not measured is done by so many clients. */
+const PREPARING = 8;
+/** For what an engine still does after all actors are asleep or awake. */
+const SETTLE_MS = 3_000;
+const IDLE_MS = 30_000;
+const HTTP_REQUESTS = 200;
+const MANY_MS = 15 * 60_000;
+
+/** An engine with an empty data folder, a host, and a client. */
+class Bench {
+  static async start(binary, folder) {
+    fs.mkdirSync(folder, { recursive: true });
+    const bench = new Bench();
+    bench.engine = await Engine.prepare({ binary, folder, preset: PRESET });
+    await bench.engine.start();
+    bench.host = new Host({ engine: bench.engine, folder });
+    await bench.host.start();
+    bench.client = createClient({ endpoint: bench.engine.endpoint, encoding: "bare", disableMetadataLookup: true });
+    // The published engine needs a moment before it takes the first actor.
+    await until("a first action", async () => (await bench.actor("first").get()) === 0);
+    return bench;
+  }
+
+  get pids() {
+    return { engine: this.engine.child.pid, host: this.host.child.pid };
+  }
+
+  actor(key) {
+    return this.client.plain.getOrCreate([key]);
+  }
+
+  /** Calls the actors `a0` to `a(count - 1)`, which creates those that are new; returns their answers. */
+  async prepare(count, call) {
+    const answers = [];
+    const operation = async (i) => {
+      answers[i] = await call(this.actor(`a${i}`));
+    };
+    await rate(this.pids, { count, clients: PREPARING, operation });
+    return answers;
+  }
+
+  async stop() {
+    await this.client.dispose().catch(() => {});
+    await this.host.stop("SIGKILL");
+    await this.engine.stop("SIGKILL");
+  }
+}
+
+/** Actors that did not exist, and their first action. */
+async function create(bench, { clients, count }) {
+  const operation = (i) => bench.actor(`new${i}`).get();
+  return [{ measured: `create, ${clients} clients`, ...(await rate(bench.pids, { count, clients, operation })) }];
+}
+
+/** Actors that sleep, and an action that wakes them. */
+async function wake(bench, { clients, count }) {
+  const before = await bench.prepare(count, async (actor) => {
+    await actor.increment(1);
+    return actor.look();
+  });
+  const slots = async () => (await bench.host.listing()).slots;
+  const awake = await slots();
+  await bench.prepare(count, (actor) => actor.nap());
+  await until("all actors to sleep", async () => (await slots()) === awake - count, { deadlineMs: MANY_MS });
+  await pause(SETTLE_MS);
+  const operation = async (i) => {
+    const after = await bench.actor(`a${i}`).look();
+    if (after.count !== 1 || after.instance === before[i].instance) throw new Error(`actor ${i} was not woken`);
+  };
+  return [{ measured: `wake, ${clients} clients`, ...(await rate(bench.pids, { count, clients, operation })) }];
+}
+
+/** What the engine does for actors that are awake and have nothing to do, and how fast it answers beside them. */
+async function idle(bench, { count: awake }) {
+  const http = new KeepAliveClient(bench.engine.endpoint);
+  const key = "rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key=first&rvt-crash-policy=sleep";
+  const operation = () => http.post(`/gateway/plain/action/get?${key}`, { args: [] });
+  const requests = () => rate(bench.pids, { count: HTTP_REQUESTS, clients: 1, operation });
+  await requests();
+  const results = [{ measured: "HTTP action, 1 awake", ...(await requests()) }];
+  await bench.prepare(awake, (actor) => actor.get());
+  await pause(SETTLE_MS);
+  const observed = await observe(bench.pids, () => pause(IDLE_MS));
+  const percent = (name) => (100 * observed.processorMs[name]) / observed.wallMs;
+  results.push({
+    measured: `idle, ${awake} awake`,
+    engine_percent: percent("engine"),
+    host_percent: percent("host"),
+    engine_mb: residentMb(bench.pids.engine),
+    others_percent: observed.othersPercent,
+  });
+  results.push({ measured: `HTTP action, ${awake} awake`, ...(await requests()) });
+  http.close();
+  return results;
+}
+
+function readOptions() {
+  const { values } = parseArgs({
+    options: {
+      engine: { type: "string" },
+      against: { type: "string" },
+      rounds: { type: "string", default: "1" },
+      only: { type: "string" },
+      clients: { type: "string" },
+      count: { type: "string" },
+    },
+  });
+  if (values.engine === undefined) throw new Error("--engine is missing");
+  const number = (text, otherwise) => (text === undefined ? otherwise : Number(text));
+  const clients = values.clients === undefined ? [...COUNTS.keys()] : [Number(values.clients)];
+  const starts = clients.map((clients) => ({ clients, count: number(values.count, COUNTS.get(clients) ?? 5 * clients) }));
+  const sizes = { create: starts, wake: starts, idle: [{ count: number(values.count, AWAKE) }] };
+  if (values.only !== undefined && sizes[values.only] === undefined) throw new Error(`there is no case ${values.only}`);
+  const wanted = Object.keys(sizes).filter((name) => [undefined, name].includes(values.only));
+  return {
+    engines: Object.entries({ against: values.against, engine: values.engine }).filter(([, binary]) => binary),
+    rounds: Number(values.rounds),
+    cases: wanted.flatMap((name) => sizes[name].map((size) => ({ name, size }))),
+  };
+}
+
+async function main({ engines, rounds, cases }) {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "measure-"));
+  process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }));
+  const steps = { create, wake, idle };
+  let benches = 0;
+  for (let round = 1; round <= rounds; round++) {
+    for (const { name, size } of cases) {
+      for (const [which, binary] of engines) {
+        const bench = await Bench.start(path.resolve(binary), path.join(folder, String(benches++)));
+        try {
+          for (const result of await steps[name](bench, size)) console.log(JSON.stringify({ which, round, ...result }));
+        } finally {
+          await bench.stop();
+        }
+      }
+    }
+  }
+}
+
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(130));
+let options;
+try {
+  options = readOptions();
+} catch (error) {
+  console.error(`${error.message}\n${USAGE}`);
+  process.exit(2);
+}
+await main(options);
+process.exit(0);

@@ -1,0 +1,168 @@
+//! What an actor waits for, and how its generations end, for those who wait with it (`spec/scheduling.md` 1.5, 5).
+
+use std::time::Duration;
+
+use gateway::{GenerationEnd, Obstacle, PoolFault};
+use lifecycle::Ts;
+use lifecycle::actor::{ActorError, ActorRecord, EnvoyKey, EventKind, Identity, Input, Phase, Place};
+use lifecycle::envoy::{Link, is_eligible};
+use lifecycle::pool::PoolError;
+use protocol::id::ActorId;
+use protocol::limits;
+
+use super::Scheduler;
+use crate::catalog::PoolKind;
+use crate::hosts::Host;
+use crate::pools::{error_in_words, error_json};
+
+impl Scheduler {
+    /// What keeps an actor that is in memory from taking requests now. One that somebody waits for is there.
+    pub(super) fn obstacle_to(&self, actor: ActorId) -> Option<Obstacle> {
+        let cell = self.0.cells.lock().get(&actor).cloned();
+        self.obstacle_of(&cell?.stored()?.record)
+    }
+
+    /// What keeps an actor from taking requests now; `None` when it takes them, is about to, or never will again.
+    pub(crate) fn obstacle_of(&self, record: &ActorRecord) -> Option<Obstacle> {
+        let now = self.0.clock.now();
+        let start_began = |deadline: Ts| deadline - self.0.config.rules.start_threshold_ms;
+        match &record.phase {
+            Phase::Sleeping => Some(Obstacle::Asleep),
+            Phase::Reallocating { retry_at } => self.shortage_for(record, between(now, *retry_at)),
+            Phase::Starting { place: Place::Host(host), deadline, .. } => {
+                let starting = Obstacle::Starting { host: name(host), since: between(start_began(*deadline), now) };
+                Some(self.silence_at(&record.identity, host).unwrap_or(starting))
+            }
+            Phase::Starting { place: Place::Outbound, deadline, .. } => {
+                let pool = record.identity.pool.clone();
+                Some(Obstacle::StartingOutbound { pool, since: between(start_began(*deadline), now) })
+            }
+            Phase::Running { host } => self.silence_at(&record.identity, host),
+            Phase::Stopping { host, deadline, .. } => {
+                let since = between(deadline - self.stop_threshold_ms(record), now);
+                let stopping = Obstacle::Stopping { host: name(host), since };
+                Some(self.silence_at(&record.identity, host).unwrap_or(stopping))
+            }
+            Phase::Destroyed => None,
+        }
+    }
+
+    /// Why nobody takes an actor. What the latest attempt has found counts, because it decides when the next one is made.
+    fn shortage_for(&self, record: &ActorRecord, retry_in: Duration) -> Option<Obstacle> {
+        let Identity { namespace_id, pool, .. } = &*record.identity;
+        let failing = |error: &PoolError| Obstacle::PoolFailing {
+            pool: pool.clone(),
+            fault: fault(error),
+            retry_in: Some(retry_in),
+        };
+        match &record.error {
+            Some(ActorError::RunnerPoolError(error)) => Some(failing(error)),
+            Some(ActorError::ConcurrentActorLimitReached) => Some(Obstacle::PoolFull {
+                pool: pool.clone(),
+                max_concurrent_actors: self.max_concurrent_actors(&record.identity),
+            }),
+            Some(ActorError::NoEnvoys) => match self.0.pools.error(*namespace_id, pool) {
+                Some(error) => Some(failing(&error)),
+                None => self.why_no_host(&record.identity),
+            },
+            // Nothing is wrong with the pool. What happened to the actor is in its error.
+            Some(ActorError::EnvoyNoResponse { .. } | ActorError::EnvoyConnectionLost { .. } | ActorError::Crashed { .. })
+            | None => Some(Obstacle::BackingOff { retry_in }),
+        }
+    }
+
+    fn max_concurrent_actors(&self, identity: &Identity) -> Option<u64> {
+        match &self.0.catalog.pool(identity.namespace_id, &identity.pool)?.config.kind {
+            PoolKind::Serverless(options) => Some(options.max_concurrent_actors),
+            PoolKind::Normal => None,
+        }
+    }
+
+    /// Why no host of an actor's pool takes it. `None`: one does, by now.
+    fn why_no_host(&self, identity: &Identity) -> Option<Obstacle> {
+        let pool = identity.pool.clone();
+        let connected = self.0.hosts.connected_of(identity.namespace_id, &pool);
+        let (leaving, staying): (Vec<_>, Vec<_>) = connected.into_iter().partition(|host| host.is_stopping());
+        let silences: Vec<_> = staying.iter().map(|host| self.silence_of(host)).collect::<Option<_>>()?;
+        let least_silent = silences.into_iter().zip(&staying).min_by_key(|(silence, _host)| silence.lasts);
+        Some(match least_silent {
+            Some((silence, host)) => silence.of(&host.key),
+            None if !leaving.is_empty() => Obstacle::HostsLeaving { pool, hosts: leaving.len() },
+            None if self.0.catalog.pool(identity.namespace_id, &pool).is_none() => Obstacle::NoPool { pool },
+            None => Obstacle::NoHosts { pool },
+        })
+    }
+
+    fn silence_at(&self, identity: &Identity, key: &EnvoyKey) -> Option<Obstacle> {
+        let host = self.0.hosts.get(identity.namespace_id, key)?;
+        Some(self.silence_of(&host)?.of(key))
+    }
+
+    /// Whether a host is out of touch, or has been silent for so long that it would get no new actors.
+    fn silence_of(&self, host: &Host) -> Option<Silence> {
+        let uptime = self.0.clock.uptime();
+        match host.link_state() {
+            link @ Link::Up { .. } if is_eligible(link, uptime, self.0.hosts.rules()) => None,
+            Link::Up { last_pong_ts } => Some(Silence { lasts: between(last_pong_ts, uptime), connected: true }),
+            Link::Down { since_ts } => Some(Silence { lasts: between(since_ts, uptime), connected: false }),
+        }
+    }
+}
+
+struct Silence {
+    lasts: Duration,
+    connected: bool,
+}
+
+impl Silence {
+    fn of(self, host: &EnvoyKey) -> Obstacle {
+        Obstacle::HostSilent { host: name(host), silent_for: self.lasts, connected: self.connected }
+    }
+}
+
+/// How the generation ends that an input ends, in words for those who waited for it.
+pub(super) fn generation_end(before: &ActorRecord, input: &Input) -> GenerationEnd {
+    let host = before.host().map(name);
+    let is_starting = matches!(before.phase, Phase::Starting { .. });
+    match (input, host) {
+        (Input::Event { kind: EventKind::Stopped { error: true, message }, .. }, _) => {
+            let message = message.as_deref().map(shortened);
+            if is_starting { GenerationEnd::StartFailed { message } } else { GenerationEnd::Crashed { message } }
+        }
+        (Input::DeadlineReached, host) if is_starting => GenerationEnd::StartUnanswered { host },
+        (Input::DeadlineReached, Some(host)) => GenerationEnd::StopUnanswered { host },
+        (Input::OutboundFailed { error, .. }, _) => GenerationEnd::EndpointFailed(fault(error)),
+        (Input::HostLost { host, .. }, _) => GenerationEnd::HostLost { host: name(host) },
+        (
+            Input::Event { .. }
+            | Input::DeadlineReached
+            | Input::Wake
+            | Input::CapacityArrived
+            | Input::Sleep
+            | Input::Reschedule
+            | Input::Destroy
+            | Input::Evict { .. }
+            | Input::HostFound { .. }
+            | Input::CommandsAcked { .. },
+            _,
+        ) => GenerationEnd::Stopped,
+    }
+}
+
+fn fault(error: &PoolError) -> PoolFault {
+    PoolFault { words: shortened(&error_in_words(error)), details: error_json(error) }
+}
+
+fn name(host: &EnvoyKey) -> String {
+    host.as_str().to_owned()
+}
+
+/// The beginning of what somebody else has said.
+fn shortened(words: &str) -> String {
+    words[..words.floor_char_boundary(limits::FOREIGN_WORDS_MAX_BYTES)].to_owned()
+}
+
+/// The time from one moment to a later one; none when a step of the clock came in between.
+fn between(from: Ts, to: Ts) -> Duration {
+    Duration::from_millis(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
+}

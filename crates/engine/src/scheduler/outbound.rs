@@ -1,0 +1,139 @@
+//! Generations that an endpoint is asked for (`spec/scheduling.md` 9): handing the order over, and finding out which host it
+//! led to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lifecycle::Ts;
+use lifecycle::actor::{Identity, Input};
+use lifecycle::pool::PoolError;
+use parking_lot::Mutex;
+use protocol::id::ActorId;
+use tokio::sync::mpsc;
+
+use super::Scheduler;
+use crate::hosts::Host;
+
+/// What is to be done about a start request. There are at most as many orders as actors have a place in serverless pools.
+#[derive(Debug, Clone)]
+pub(crate) enum OutboundOrder {
+    /// Ask the endpoint of the actor's pool for a generation.
+    Start {
+        /// The actor.
+        identity: Arc<Identity>,
+        /// The generation.
+        generation: u32,
+    },
+    /// The generation is over: its request has nothing to wait for any more.
+    Over {
+        /// The actor.
+        actor: ActorId,
+        /// The generation.
+        generation: u32,
+    },
+}
+
+/// Generations that were asked for and are not over.
+pub(super) struct Outbound {
+    orders: mpsc::UnboundedSender<OutboundOrder>,
+    generations: Mutex<BTreeMap<ActorId, Asked>>,
+}
+
+struct Asked {
+    generation: u32,
+    /// No host has spoken for it yet.
+    is_open: bool,
+}
+
+impl Outbound {
+    pub(super) fn new(orders: mpsc::UnboundedSender<OutboundOrder>) -> Self {
+        Self { orders, generations: Mutex::default() }
+    }
+
+    pub(super) fn order(&self, identity: Arc<Identity>, generation: u32) {
+        self.generations.lock().insert(identity.actor_id, Asked { generation, is_open: true });
+        // Nobody takes orders any more when the engine is about to end; the next process repeats them.
+        let _ = self.orders.send(OutboundOrder::Start { identity, generation });
+    }
+
+    pub(super) fn over(&self, actor: ActorId, generation: u32) {
+        let mut generations = self.generations.lock();
+        if generations.get(&actor).is_some_and(|asked| asked.generation == generation) {
+            generations.remove(&actor);
+            let _ = self.orders.send(OutboundOrder::Over { actor, generation });
+        }
+    }
+
+    /// Whether there is a request for a generation, so that somebody sees to its end.
+    fn is_held(&self, actor: ActorId, generation: u32) -> bool {
+        self.generations.lock().get(&actor).is_some_and(|asked| asked.generation == generation)
+    }
+
+    /// Whether a generation waits for its host.
+    fn is_open(&self, actor: ActorId, generation: u32) -> bool {
+        self.generations.lock().get(&actor).is_some_and(|asked| asked.is_open && asked.generation == generation)
+    }
+
+    /// Takes a generation for a host. Whether it was open.
+    fn claim(&self, actor: ActorId, generation: u32) -> bool {
+        let mut generations = self.generations.lock();
+        match generations.get_mut(&actor) {
+            Some(asked) if asked.is_open && asked.generation == generation => {
+                asked.is_open = false;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+}
+
+impl Scheduler {
+    /// A host speaks for a generation. If an endpoint of the host's pool was asked for it and no host has come forward yet, it
+    /// is this host's from now on. Nothing happens otherwise.
+    pub(crate) fn claim(&self, host: &Host, actor: ActorId, generation: u32) {
+        if host.generation_of(actor) == Some(generation) || !self.0.outbound.is_open(actor, generation) {
+            return;
+        }
+        let cell = self.0.cells.lock().get(&actor).cloned();
+        let Some(stored) = cell.and_then(|cell| cell.stored()) else { return };
+        let identity = &stored.record.identity;
+        // A host of another pool may know the actor's id, but has no right to it.
+        let may_have_it = identity.namespace_id == host.namespace_id && host.is_of_pool(&identity.pool);
+        if may_have_it && self.0.outbound.claim(actor, generation) {
+            host.assign(actor, generation);
+            self.post(actor, Input::HostFound { host: host.key.clone(), generation });
+        }
+    }
+
+    /// Moves actors of a serverless pool whose start requests ended with the previous engine process. Nothing is known to
+    /// keep their host alive, and nobody sees to the end of their lifespan.
+    pub(super) fn renew_requests(&self, host: &Host, pool: &str) {
+        if !self.0.pools.is_serverless(host.namespace_id, pool) {
+            return;
+        }
+        for (actor, generation) in host.assigned() {
+            if !self.0.outbound.is_held(actor, generation) {
+                self.post(actor, Input::Evict { generation });
+            }
+        }
+    }
+
+    /// The endpoint has accepted a start request.
+    pub(crate) fn outbound_accepted(&self, actor: &Identity) {
+        for waiting in self.0.pools.start_accepted(actor.namespace_id, &actor.pool) {
+            self.post(waiting, Input::CapacityArrived);
+        }
+    }
+
+    /// The endpoint has not accepted a start request that was tried at `began`.
+    pub(crate) fn outbound_refused(&self, actor: &Identity, generation: u32, began: Ts, error: PoolError) {
+        self.0.pools.start_failed(actor.namespace_id, &actor.pool, began, error.clone());
+        self.post(actor.actor_id, Input::OutboundFailed { generation, error });
+    }
+
+    /// A start request that had been accepted has ended before its actor.
+    pub(crate) fn outbound_broken(&self, actor: &Identity, generation: u32, error: PoolError) {
+        self.0.pools.failed(actor.namespace_id, &actor.pool, error.clone());
+        self.post(actor.actor_id, Input::OutboundFailed { generation, error });
+    }
+}
