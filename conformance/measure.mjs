@@ -9,11 +9,12 @@ process.env.RIVET_LOG_LEVEL ??= "silent";
 const { createClient } = await import("rivetkit/client");
 const { Engine } = await import("./lib/engine.mjs");
 const { Host } = await import("./lib/host.mjs");
-const { KeepAliveClient, observe, rate, residentMb } = await import("./lib/measuring.mjs");
+const { KeepAliveClient, observe, rate, residentMb, syncMs } = await import("./lib/measuring.mjs");
 const { pause, until } = await import("./lib/wait.mjs");
 
 const USAGE =
-  "usage: node measure.mjs --engine PATH [--against PATH] [--rounds N] [--only create|wake|idle] [--clients N] [--count N]";
+  "usage: node measure.mjs --engine PATH [--against PATH] [--only create|wake|idle] [--rounds N] [--clients N] [--count N] " +
+  "[--setting NAME=VALUE]";
 /** The published engine puts work off on a busy machine unless it believes to have many cores. Ours takes no notice. */
 const PRESET = { RIVET__RUNTIME__WORKER_CPU_MAX: "64000" };
 /** Clients, and how many actors they create or wake unless told otherwise. */
@@ -34,10 +35,10 @@ const MANY_MS = 15 * 60_000;
 
 /** An engine with an empty data folder, a host, and a client. */
 class Bench {
-  static async start(binary, folder) {
+  static async start({ binary, folder, settings }) {
     fs.mkdirSync(folder, { recursive: true });
     const bench = new Bench();
-    bench.engine = await Engine.prepare({ binary, folder, preset: PRESET });
+    bench.engine = await Engine.prepare({ binary, folder, settings, preset: PRESET });
     await bench.engine.start();
     bench.host = new Host({ engine: bench.engine, folder });
     await bench.host.start();
@@ -129,6 +130,7 @@ function readOptions() {
       only: { type: "string" },
       clients: { type: "string" },
       count: { type: "string" },
+      setting: { type: "string", multiple: true, default: [] },
     },
   });
   if (values.engine === undefined) throw new Error("--engine is missing");
@@ -141,11 +143,12 @@ function readOptions() {
   return {
     engines: Object.entries({ against: values.against, engine: values.engine }).filter(([, binary]) => binary),
     rounds: Number(values.rounds),
+    settings: Object.fromEntries(values.setting.map((text) => text.split("=", 2))),
     cases: wanted.flatMap((name) => sizes[name].map((size) => ({ name, size }))),
   };
 }
 
-async function main({ engines, rounds, cases }) {
+async function main({ engines, rounds, cases, settings }) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "measure-"));
   process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }));
   const steps = { create, wake, idle };
@@ -153,9 +156,15 @@ async function main({ engines, rounds, cases }) {
   for (let round = 1; round <= rounds; round++) {
     for (const { name, size } of cases) {
       for (const [which, binary] of engines) {
-        const bench = await Bench.start(path.resolve(binary), path.join(folder, String(benches++)));
+        const bench = await Bench.start({
+          binary: path.resolve(binary),
+          folder: path.join(folder, String(benches++)),
+          settings: which === "engine" ? settings : {},
+        });
         try {
-          for (const result of await steps[name](bench, size)) console.log(JSON.stringify({ which, round, ...result }));
+          for (const result of await steps[name](bench, size)) {
+            console.log(JSON.stringify({ which, round, ...result, sync_ms: syncMs(folder) }));
+          }
         } finally {
           await bench.stop();
         }

@@ -10,6 +10,7 @@ import { migrant } from "./migrant.mjs";
 import { plain } from "./plain.mjs";
 import { hibernating, raw } from "./raw.mjs";
 import { kv, sql } from "./storage.mjs";
+import { nonStarter, slowStarter } from "./unready.mjs";
 import { wire } from "./wire.mjs";
 
 const registry = setup({
@@ -30,6 +31,8 @@ const registry = setup({
     journey,
     raw,
     hibernating,
+    nonStarter,
+    slowStarter,
     wire,
   },
   noWelcome: true,

@@ -29,7 +29,7 @@ class Backend {
     this.deploy(options);
   }
 
-  /** Installs a new registry. Requests that are open stay with the one before, as when an application is deployed anew. */
+  /** Installs a new registry, as a deployment does. Requests that are open stay with the one before. */
   deploy(options) {
     this.registry = setup({ use: { counter, napper, timer, failing, hibernating }, noWelcome: true, ...options });
   }
@@ -68,10 +68,10 @@ class Backend {
     const behaviour = pathname.startsWith(MOVED) ? SERVE : (this.behaviours.get(route) ?? SERVE);
     switch (behaviour.kind) {
       case "serve":
-        return this.serve(request, body, response, () => response.end());
-      // As "serve", but the answer stays open when the registry has ended it.
+        return this.serve(request, body, response, { holds: false });
+      // As "serve", but the stream neither ends nor says so when the actor has stopped.
       case "hold":
-        return this.serve(request, body, response, () => {});
+        return this.serve(request, body, response, { holds: true });
       case "answer":
         response.writeHead(behaviour.status, behaviour.headers);
         response.end(behaviour.body);
@@ -89,11 +89,13 @@ class Backend {
   }
 
   /** Hands the request to the registry and its answer back, as any adapter for Node does. */
-  async serve(request, body, response, end) {
+  async serve(request, body, response, { holds }) {
     const gone = new AbortController();
     response.once("close", () => gone.abort());
     const headers = new Headers();
-    for (let i = 0; i < request.rawHeaders.length; i += 2) headers.append(request.rawHeaders[i], request.rawHeaders[i + 1]);
+    for (const [name, values] of Object.entries(request.headersDistinct)) {
+      for (const value of values) headers.append(name, value);
+    }
     if (this.engine !== null && headers.has("x-rivet-endpoint")) headers.set("x-rivet-endpoint", this.engine);
     const answer = await this.registry.handler(
       new Request(`http://backend${request.url.replace(MOVED, "")}`, {
@@ -104,8 +106,10 @@ class Backend {
       }),
     );
     response.writeHead(answer.status, Object.fromEntries(answer.headers));
-    for await (const chunk of answer.body ?? []) response.write(chunk);
-    end();
+    for await (const chunk of answer.body ?? []) {
+      if (!(holds && Buffer.from(chunk).includes("stopping"))) response.write(chunk);
+    }
+    if (!holds) response.end();
   }
 }
 

@@ -14,6 +14,9 @@ import { cases as browser } from "./browser.mjs";
 import { cases as errors } from "./errors.mjs";
 import { cases as faults } from "./faults.mjs";
 import { cases as management } from "./management.mjs";
+import { cases as serverless } from "./serverless.mjs";
+import { cases as serverlessPools } from "./serverless-pools.mjs";
+import { cases as serverlessFaults } from "./serverless-faults.mjs";
 import { cases as engineRestart } from "./engine-restart.mjs";
 import { cases as hostRestart } from "./host-restart.mjs";
 import { cases as upgrade } from "./upgrade.mjs";
@@ -35,6 +38,7 @@ const topics = {
   errors,
   management,
   faults,
+  serverless: [...serverless, ...serverlessPools, ...serverlessFaults],
   "engine-restart": engineRestart,
   "host-restart": hostRestart,
   upgrade,

@@ -1,59 +1,220 @@
-// Hundreds of actors change hosts while clients call them: a newer version, a killed host, a killed engine.
+// Hundreds of actors change hosts while clients call them: a newer version, a killed host, and a killed engine amid both.
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { LEAVING } from "../apps/migrant.mjs";
 import { pause } from "../lib/wait.mjs";
 
 const ACTORS = 500;
-const CREATORS = 32;
+/** Calls under way at once while all actors are called once. */
+const CALLS_AT_ONCE = 32;
+/** Clients that call actors all the time. */
+const CALLERS = 8;
+/** Actors that leave a host per second: fewer than two Node processes on two cores can move. */
+const PACE = 50;
 
-async function createAll(t) {
-  const client = t.newClient("bare");
-  const actors = Array.from({ length: ACTORS }, (_, i) => ({ handle: client.migrant.getOrCreate(t.key(`m-${i}`)), sum: 0 }));
+/** Calls `act` for each of `items`, a few at a time. */
+async function forAll(items, act) {
   let next = 0;
-  const began = performance.now();
   const work = async () => {
-    while (next < ACTORS) {
-      const actor = actors[next++];
-      actor.sum = await actor.handle.addDurably(1);
-    }
+    while (next < items.length) await act(items[next++]);
   };
-  await Promise.all(Array.from({ length: CREATORS }, work));
-  console.log("created in", performance.now() - began);
-  return actors;
+  await Promise.all(Array.from({ length: CALLS_AT_ONCE }, work));
 }
-async function rolling(t) {
-  const actors = await createAll(t);
-  let answer = await t.api("GET", "/runner-configs?namespace=default&runner_name=default");
-  console.log(answer.text);
-  answer = await t.api("PUT", "/runner-configs/default?namespace=default", { datacenters: { default: { normal: { actor_eviction_rate: 50 } } } });
-  console.log(answer.text);
-  let stop = false;
-  let worst = 0, calls = 0;
-  const failures = [];
-  const worker = async (w) => {
-    for (let i = w * 60; !stop; i = (i + 1) % ACTORS) {
-      const began = performance.now();
-      try { actors[i].sum += 1; const got = await actors[i].handle.add(1); } catch (error) { failures.push(error); }
-      calls += 1;
-      worst = Math.max(worst, performance.now() - began);
-    }
-  };
-  const workers = Array.from({ length: 8 }, (_, w) => worker(w));
+
+/** The stack's actors; made by the first case that needs them, and moved about by all. They run on the stack's host. */
+async function crowd(t) {
+  t.stack.crowd ??= Array.from({ length: ACTORS }, (_, i) => ({ key: t.key(`migrant-${i}`), sum: 0, unknown: 0 }));
+  const { crowd } = t.stack;
+  t.doing(`calling ${ACTORS} actors`);
   const began = performance.now();
-  const second = await t.stack.addHost({ version: 2 });
-  console.log("second up", performance.now() - began);
-  await t.until("empty", async () => (await t.host.listing()).slots === 0);
-  console.log("moved", performance.now() - began);
-  stop = true;
-  await Promise.all(workers);
-  answer = await t.api("GET", "/runner-configs?namespace=default&runner_name=default");
-  console.log(answer.text);
-  console.log({ worst, calls, failures: failures.length }, failures.slice(0, 5));
-  const times = fs.readFileSync(t.host.logFile, "utf8").split("\n").filter((l) => l.startsWith(LEAVING)).map((l) => Number(l.split(" ").at(-1)));
-  console.log(times.length, "stops, rate", (times.length - 1) * 1000 / (times.at(-1) - times[0]));
-  let wrong = 0;
-  for (const a of actors) { const g = await a.handle.get(); if (g.count !== a.sum || g.pid !== second.child.pid || g.wakes !== 2) { wrong += 1; if (wrong < 5) console.log(g, a.sum); } }
-  console.log({ wrong }, performance.now() - began);
+  const isNew = crowd[0].wakes === undefined;
+  await forAll(crowd, async (actor) => {
+    actor.handle = t.client.migrant.getOrCreate(actor.key);
+    if (isNew) actor.sum = await actor.handle.addDurably(1);
+    actor.wakes = (await actor.handle.get()).wakes;
+  });
+  if (isNew) t.note(`${ACTORS} actors created in ${seconds(began)}`);
+  return crowd;
 }
-export const cases = [{ name: "upgrade-rolling", about: "x", run: rolling, stack: "own", encodings: "none", deadlineMs: 90_000 }];
+
+const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s`;
+
+/** Adds 1 to one actor after the other, for as long as it is wanted. */
+class Traffic {
+  constructor(crowd) {
+    this.calls = 0;
+    this.slowestMs = 0;
+    this.failures = [];
+    this.wanted = true;
+    // Each has actors of its own, so that an actor's sum is known.
+    const shares = Array.from({ length: CALLERS }, (_, i) => crowd.filter((_, n) => n % CALLERS === i));
+    this.callers = shares.map((share) => this.#call(share));
+  }
+
+  async #call(share) {
+    for (let i = 0; this.wanted; i = (i + 1) % share.length) {
+      const began = performance.now();
+      try {
+        await share[i].handle.add(1);
+        share[i].sum += 1;
+      } catch (error) {
+        share[i].unknown += 1;
+        this.failures.push(error);
+        // While nobody is there, refusals come at once.
+        await pause(20);
+      }
+      this.calls += 1;
+      this.slowestMs = Math.max(this.slowestMs, performance.now() - began);
+    }
+  }
+
+  async stop() {
+    this.wanted = false;
+    await Promise.all(this.callers);
+    return `${this.calls} calls, ${this.failures.length} failed, the slowest took ${Math.round(this.slowestMs)} ms`;
+  }
+}
+
+/** All answer, from one of `hosts`, and have the state that they had. `moves`: how often each was started since. */
+async function assertServed(t, crowd, hosts, moves) {
+  t.doing(`calling all actors on ${hosts.map((host) => host.name).join(" and ")}`);
+  const pids = hosts.map((host) => host.child.pid);
+  await forAll(crowd, async (actor) => {
+    const now = await actor.handle.get();
+    assert.ok(pids.includes(now.pid), "served by a host that should not have it");
+    assert.ok(now.count >= actor.sum && now.count <= actor.sum + actor.unknown, `${now.count} instead of ${actor.sum}`);
+    const started = now.wakes - actor.wakes;
+    assert.ok(moves.includes(started), `started ${started} times`);
+    Object.assign(actor, { sum: now.count, unknown: 0, wakes: now.wakes });
+  });
+}
+
+async function configure(t, options) {
+  const body = { datacenters: { default: { normal: options } } };
+  assert.equal((await t.api("PUT", "/runner-configs/default?namespace=default", body)).status, 200);
+}
+
+/** Waits until the old host has no actor left; it stays connected for that long. */
+function emptied(t, host) {
+  return t.until(`${host.name} to be empty`, async () => {
+    const listing = await host.listing();
+    assert.notEqual(listing, undefined, "the host was cut off");
+    return listing.slots === 0;
+  });
+}
+
+/** Lets the next version of the application take the place of the stack's host. */
+async function nextVersion(t) {
+  const [old, version] = [t.host, t.host.version + 1];
+  t.doing(`starting a host of version ${version}`);
+  const next = await t.stack.addHost({ version });
+  t.stack.host = next;
+  return { old, next };
+}
+
+async function rollingUpgrade(t) {
+  const actors = await crowd(t);
+  await configure(t, { actor_eviction_rate: PACE });
+  const traffic = new Traffic(actors);
+  const { old, next } = await nextVersion(t);
+  await emptied(t, old);
+  t.note(await traffic.stop());
+  assert.deepEqual(traffic.failures, [], "no call failed");
+  await assertServed(t, actors, [next], [1]);
+
+  const lines = fs.readFileSync(old.logFile, "utf8").split("\n");
+  const left = lines.filter((line) => line.startsWith(LEAVING)).map((line) => Number(line.split(" ").at(-1)));
+  assert.equal(left.length, ACTORS, "each actor left once");
+  const rate = ((left.length - 1) * 1000) / (left.at(-1) - left[0]);
+  t.note(`${rate.toFixed(1)} actors/s left; ${PACE} are configured`);
+  assert.ok(rate > PACE * 0.9 && rate < PACE * 1.1, `${rate} actors/s`);
+  assert.equal(await old.stop("SIGTERM"), "signal SIGTERM");
+}
+
+async function engineKilled(t, hosts) {
+  t.doing("restarting the engine");
+  await t.engine.stop("SIGKILL");
+  await t.engine.start();
+  await Promise.all(hosts.map((host) => host.reconnected()));
+}
+
+async function upgradeWithEngineKilled(t) {
+  const actors = await crowd(t);
+  await configure(t, { actor_eviction_rate: PACE * 2 });
+  const traffic = new Traffic(actors);
+  const { old, next } = await nextVersion(t);
+  await t.until("half of the actors to have left", async () => (await old.listing()).slots < ACTORS / 2);
+  const failedBefore = traffic.failures.length;
+  const began = performance.now();
+  await engineKilled(t, [old, next]);
+  await emptied(t, old);
+  t.note(`engine restarted and the rest moved in ${seconds(began)}`);
+  t.note(await traffic.stop());
+  assert.equal(failedBefore, 0, "no call failed before the engine was killed");
+  await assertServed(t, actors, [next], [1]);
+  assert.equal(await old.stop("SIGTERM"), "signal SIGTERM");
+}
+
+async function hostKilled(t) {
+  const actors = await crowd(t);
+  const killed = t.host;
+  const others = await twoMoreHosts(t);
+  t.doing("killing the host");
+  const began = performance.now();
+  await killed.stop("SIGKILL");
+  await assertServed(t, actors, others, [1]);
+  t.note(`all ${ACTORS} answered ${seconds(began)} after the kill`);
+}
+
+/** Both of the version that the stack's host has; the first one becomes the stack's host. */
+async function twoMoreHosts(t) {
+  const { version } = t.host;
+  t.doing("starting two more hosts");
+  const hosts = [await t.stack.addHost({ version }), await t.stack.addHost({ version })];
+  t.stack.host = hosts[0];
+  return hosts;
+}
+
+async function hostAndEngineKilled(t) {
+  const actors = await crowd(t);
+  const killed = t.host;
+  const others = await twoMoreHosts(t);
+  const began = performance.now();
+  await killed.stop("SIGKILL");
+  t.doing("calling all actors while their host is gone");
+  const calls = Promise.allSettled(actors.map((actor) => actor.handle.get()));
+  await t.until("the engine to have noticed", async () => (await killed.listing()) === undefined);
+  await engineKilled(t, others);
+  await calls;
+  await assertServed(t, actors, t.stack.hosts.filter((host) => host.child.alive), [0, 1]);
+  t.note(`all ${ACTORS} answered ${seconds(began)} after the kill`);
+}
+
+const shared = { stack: "crowd", encodings: "none", deadlineMs: 60_000 };
+
+export const cases = [
+  {
+    ...shared,
+    name: "upgrade-rolling",
+    about: `${ACTORS} actors under traffic move to a newer version at the configured pace, and no call fails`,
+    run: rollingUpgrade,
+  },
+  {
+    ...shared,
+    name: "upgrade-engine-killed",
+    about: "kill -9 of the engine amid a rolling upgrade",
+    run: upgradeWithEngineKilled,
+  },
+  {
+    ...shared,
+    name: "crowd-host-killed",
+    about: `kill -9 of a host with ${ACTORS} actors; two others take them`,
+    run: hostKilled,
+  },
+  {
+    ...shared,
+    name: "crowd-host-and-engine-killed",
+    about: "the same, and kill -9 of the engine before the actors were started elsewhere",
+    run: hostAndEngineKilled,
+  },
+];

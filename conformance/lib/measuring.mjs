@@ -1,6 +1,7 @@
 // Measuring from outside: latencies, rates, and the processor time that a process uses.
 import fs from "node:fs";
 import http from "node:http";
+import path from "node:path";
 
 /** USER_HZ, in which Linux counts processor time: one tick is 10 ms. */
 const MS_PER_TICK = 10;
@@ -38,17 +39,40 @@ export async function observe(pids, work) {
   await work();
   const [wallMs, after, machineAfter] = [performance.now() - began, spent(), machineMs()];
   const used = after.map((ms, i) => ms - before[i]);
-  const work_ = machineAfter.work - machineBefore.work - used.reduce((sum, ms) => sum + ms, 0);
+  const usedByOthers = machineAfter.work - machineBefore.work - used.reduce((sum, ms) => sum + ms, 0);
   return {
     wallMs,
     processorMs: Object.fromEntries(all.map(([name], i) => [name, used[i]])),
-    othersPercent: (100 * Math.max(0, work_)) / Math.max(1, machineAfter.all - machineBefore.all),
+    othersPercent: (100 * Math.max(0, usedByOthers)) / Math.max(1, machineAfter.all - machineBefore.all),
   };
 }
 
 /** The value below which a share of all values lies. */
 function quantile(sorted, share) {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
+}
+
+const SYNCS = 40;
+
+/**
+ * How long it takes now until 4 KiB are on the disk that holds `folder`: the median of several times, in ms. An engine that
+ * acknowledges nothing before that can be no faster.
+ */
+export function syncMs(folder) {
+  const file = path.join(folder, "sync");
+  const descriptor = fs.openSync(file, "w");
+  const took = Array.from({ length: SYNCS }, () => {
+    const began = performance.now();
+    fs.writeSync(descriptor, Buffer.alloc(4_096), 0, 4_096, 0);
+    fs.fdatasyncSync(descriptor);
+    return performance.now() - began;
+  });
+  fs.closeSync(descriptor);
+  fs.rmSync(file);
+  return quantile(
+    took.sort((a, b) => a - b),
+    0.5,
+  );
 }
 
 /** Calls `operation(i)` for each i below `count`, so many `clients` at a time; nothing may fail. */

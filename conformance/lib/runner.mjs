@@ -14,7 +14,7 @@ const REFERENCE_PATIENCE = 3;
  * - `encodings`: "each" (default: one run per client encoding), "together" (one run that uses all of them), "none";
  * - `stack`: "shared" (default), "own" (fresh engine and host: for cases that kill them), "faulty" (shared by cases
  *   that disturb only clients; they find the engine behind a proxy, as the host does), "own-faulty" (the same, fresh),
- *   "none" (starts its own things);
+ *   "crowd" (shared by cases that move hundreds of actors from host to host), "none" (starts its own things);
  * - `settings`: what the engine of an "own" stack gets beyond the usual;
  * - `deadlineMs`.
  */
@@ -71,6 +71,8 @@ export class Runner {
     switch (one.stack ?? "shared") {
       case "shared":
         return this.sharedStack("shared");
+      case "crowd":
+        return this.sharedStack("crowd");
       case "own":
         return this.startStack(one.name, null, one.settings);
       case "faulty":
@@ -123,6 +125,7 @@ export class Runner {
     }
     const error = outcome.error ?? this.stray;
     console.log(row(one.name, label, error === null ? "ok" : "FAILED", String(ms)));
+    for (const note of outcome.scene?.notes ?? []) console.log(`  ${note}`);
     return error === null ? null : [indent(describe(error)), ...report].join("\n");
   }
 

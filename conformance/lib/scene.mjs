@@ -19,6 +19,8 @@ export class Scene {
     this.clients = new Map();
     this.allClients = [];
     this.cleanups = [];
+    /** Figures that the case has measured; printed with its result. */
+    this.notes = [];
     /** Logs of processes that the case started itself; shown when it fails. */
     this.logFiles = [];
   }
@@ -63,6 +65,11 @@ export class Scene {
   /** Says what the case does now; named when the deadline passes. */
   doing(activity) {
     this.activity = activity;
+  }
+
+  /** Has a figure printed with the result. */
+  note(text) {
+    this.notes.push(text);
   }
 
   get remainingMs() {

@@ -1,4 +1,4 @@
-// Backends of serverless pools: one process for a whole stack (apps/serverless.mjs), one registry and port for each pool.
+// Backends of serverless pools: one process for a whole stack (apps/serverless.mjs), a registry and a port for each pool.
 import { randomUUID } from "node:crypto";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -35,7 +35,7 @@ export class BackendProcess {
       async () => !backends.child.alive || (await backends.command("ready")),
       { deadlineMs: START_DEADLINE_MS },
     );
-    if (!backends.child.alive) throw new Error(`the serverless backends ended while starting: ${backends.child.exitText}`);
+    if (!backends.child.alive) throw new Error(`the backends' process ended at once: ${backends.child.exitText}`);
     return backends;
   }
 
@@ -55,8 +55,8 @@ const POOL = { request_lifespan: 120, drain_grace_period: 10 };
 
 export class Backend {
   /**
-   * Opens a backend for a pool of its own, and makes the pool known to the engine unless `pool` is null. `setup` gives the
-   * registry's options.
+   * Opens a backend for a pool of its own, and makes the pool known to the engine unless `pool` is null. `setup` gives
+   * the registry's options.
    */
   static async create(t, { pool = {}, setup = () => ({}) } = {}) {
     const backend = new Backend();
@@ -68,7 +68,8 @@ export class Backend {
     backend.url = `${backend.origin}/api/rivet`;
     // Whatever its own port is, the published engine names 6420 in start requests.
     const engine = t.reference ? t.engine.endpoint : null;
-    await backend.command("add", { port, engine, options: setup(backend) });
+    backend.settings = { port, engine, options: setup(backend) };
+    await backend.command("add", backend.settings);
     // With it the engine has nothing left to start, nor to ask.
     t.atEnd(async () => {
       await t.api("DELETE", `/runner-configs/${backend.name}?namespace=default`);
@@ -109,6 +110,23 @@ export class Backend {
     return this.t.newClient(encoding, this.t.engine.endpoint, this.name);
   }
 
+  /**
+   * Calls `get` of a counter once, without the npm client, which goes on for a minute while a pool fails. Returns the
+   * error that the engine answers.
+   */
+  async refusal(key) {
+    const query = new URLSearchParams({
+      "rvt-namespace": "default",
+      "rvt-method": "getOrCreate",
+      "rvt-runner": this.name,
+      "rvt-key": key.join(","),
+      "rvt-crash-policy": "sleep",
+    });
+    const answer = await call(this.t.engine.endpoint, "POST", `/gateway/counter/action/get?${query}`, []);
+    if (answer.status < 400) throw new Error(`the call was answered: ${answer.text}`);
+    return answer.json;
+  }
+
   /** How one of its routes (`start`, `metadata`) is answered from now on. */
   behave(route, behaviour) {
     return this.command("behave", { route, behaviour });
@@ -129,6 +147,12 @@ export class Backend {
 
   open() {
     return this.command("open");
+  }
+
+  /** Opens it again at its address, in a new process, after the end of the one that it was in. */
+  async revive() {
+    this.process = await this.t.stack.backends();
+    await this.command("add", this.settings);
   }
 
   /** A new version of the application takes over; start requests that are open stay with the old one. */

@@ -29,10 +29,11 @@ impl Clock {
         Self { started: Instant::now(), time_of_day: TimeOfDay::System }
     }
 
-    /// A clock that begins at `start` and moves with the runtime's; changing `start` later is a step of the time of day.
+    /// A clock that showed the time of day `start` at `started` and moves with the runtime's. Changing `start` later is a
+    /// step of the time of day.
     #[cfg(feature = "simulation")]
-    pub(crate) fn simulated(start: std::sync::Arc<std::sync::atomic::AtomicI64>) -> Self {
-        Self { started: Instant::now(), time_of_day: TimeOfDay::Simulated(start) }
+    pub(crate) fn simulated(started: Instant, start: std::sync::Arc<std::sync::atomic::AtomicI64>) -> Self {
+        Self { started, time_of_day: TimeOfDay::Simulated(start) }
     }
 
     /// The time of day, in milliseconds since the Unix epoch.

@@ -4,33 +4,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actor_data::ActorData;
-use gateway::{Gateway, Tunnels};
-use lifecycle::actor::Rules;
-use lifecycle::envoy::EnvoyRules;
-use lifecycle::pool::BreakerRules;
-use protocol::envoy::{GatewayId, ProtocolMetadata};
+use gateway::Gateway;
+use protocol::envoy::GatewayId;
 use protocol::limits;
 use store::{LmdbOptions, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::api::{self, ApiContext};
-use crate::catalog::Catalog;
-use crate::catalog::pool_config::PoolRules;
 use crate::clock::Clock;
-use crate::config::{Bus, Config, Database, Durability, Millis, Topology};
-use crate::envoy::{Access, EnvoyContext};
+use crate::config::{Bus, Config, Database, Durability, Topology};
+use crate::control_plane::{self, ControlPlane, Surroundings};
 use crate::error::StartError;
-use crate::gateway_settings::{gateway_config, waiting_limits};
-use crate::hosts::Hosts;
+use crate::gateway_settings::gateway_config;
 use crate::metrics::{self, ListenerMetrics, MetricsContext};
-use crate::pools::{self, Pools};
 use crate::random::Randomness;
-use crate::scheduler::{self, Scheduler, SchedulerConfig};
+use crate::scheduler::Scheduler;
 use crate::server::{self, Routes};
-use crate::sockets::OpenSockets;
+use crate::serverless::{poller, runner};
 
 /// A running engine. Dropping it stops everything at once; [`Engine::shutdown`] lets open requests finish.
 pub struct Engine {
@@ -43,6 +34,9 @@ pub struct Engine {
     stopping: watch::Sender<bool>,
     public: JoinHandle<()>,
     gateway: Gateway<Scheduler>,
+    /// Set then, too: the actors of serverless pools move to the next process.
+    draining: watch::Sender<bool>,
+    requests: JoinHandle<()>,
     hosts_gone: mpsc::Receiver<()>,
     background: JoinSet<()>,
     grace: Duration,
@@ -67,64 +61,20 @@ impl Engine {
         let (alive, hosts_gone) = mpsc::channel(1);
 
         let topology = effective_topology(&config, address, local_address(&peer, "api-peer")?);
-        let (datacenter_name, datacenter_label) =
-            topology.own().map_or(("default".to_owned(), 1), |(name, own)| (name.to_owned(), own.datacenter_label));
-        let data_options = actor_data::Options { max_storage_bytes: config.sqlite.max_storage_bytes };
-        let (clock, randomness) = (Clock::system(), Randomness::system());
-        let data_clock = clock.clone();
-        let data = ActorData::new(store.clone(), data_options, Arc::new(move || data_clock.now()));
-        let catalog = Catalog::load(store.clone(), datacenter_label, clock.clone(), randomness.clone()).await?;
-        let hosts = Hosts::new(envoy_rules(&config), clock.clone(), randomness.clone());
-        let pools = Pools::new(catalog.clone(), hosts.clone(), clock.clone(), breaker_rules(&config));
-        let (orders, _outbound) = mpsc::unbounded_channel();
-        let sockets = OpenSockets::new(store.clone(), clock.clone());
-        let tunnels = Tunnels::new(GatewayId(rand::random()), Arc::new(sockets.clone()), waiting_limits(&config));
-        let scheduler_config = SchedulerConfig {
-            rules: actor_rules(&config),
-            stop_threshold_ms: ms(config.pegboard.actor_stop_threshold),
-            datacenter_label,
-            datacenter_name,
-            creation_burst: config.pegboard.actor_create_rate_limit_requests,
-            creation_drip: config.pegboard.actor_create_rate_limit_drip_rate_ms.duration(),
-        };
-        let parts = scheduler::Parts {
-            store: store.clone(),
-            data: data.clone(),
-            catalog: catalog.clone(),
-            hosts: hosts.clone(),
-            pools: pools.clone(),
-            orders,
-            tunnels: tunnels.clone(),
-            sockets,
-            clock: clock.clone(),
-            randomness: randomness.clone(),
-        };
-        let scheduler = scheduler::load(scheduler_config, parts).await?;
-
-        let access = Access::new(&topology, config.auth.admin_token.clone());
-        let api = api::router(Arc::new(ApiContext {
-            catalog: catalog.clone(),
-            scheduler: scheduler.clone(),
-            hosts: hosts.clone(),
-            data: data.clone(),
-            topology,
-            admin_token: config.auth.admin_token.clone(),
-            pool_rules: pool_rules(&config),
-        }));
-        let envoys = Arc::new(EnvoyContext {
-            catalog,
-            hosts: hosts.clone(),
-            scheduler: scheduler.clone(),
-            tunnels: tunnels.clone(),
-            data,
-            access,
-            clock,
-            randomness: randomness.clone(),
-            ping_interval: config.pegboard.envoy_update_ping_interval.duration(),
-            init: init_message(&config),
-            shutdown,
-            _alive: alive,
-        });
+        let plane = control_plane::assemble(
+            &config,
+            Surroundings {
+                store: store.clone(),
+                clock: Clock::system(),
+                randomness: Randomness::system(),
+                gateway_id: GatewayId(rand::random()),
+                topology,
+                shutdown,
+                alive,
+            },
+        )
+        .await?;
+        let ControlPlane { scheduler, hosts, tunnels, api, envoys, datacenter_label, randomness, orders, endpoints } = plane;
         let gateway = Gateway::new(Arc::new(scheduler.clone()), tunnels.clone(), gateway_config(&config));
         let listener = Arc::<ListenerMetrics>::default();
         let routes = Arc::new(Routes {
@@ -142,11 +92,27 @@ impl Engine {
 
         let mut background = JoinSet::new();
         background.spawn(scheduler.run_timers());
+        background.spawn(poller::run(endpoints.clone()));
         background.spawn(serve_axum(peer, api));
         background.spawn(serve_axum(scrape, metrics));
+        let (draining, drain) = watch::channel(false);
+        let requests = tokio::spawn(runner::run(endpoints, orders, drain));
         let public = tokio::spawn(server::serve(routes, public, closed));
         let grace = config.runtime.guard_shutdown_duration.duration();
-        Ok(Self { address, metrics_address, store, closing, stopping, public, gateway, hosts_gone, background, grace })
+        Ok(Self {
+            address,
+            metrics_address,
+            store,
+            closing,
+            stopping,
+            public,
+            gateway,
+            draining,
+            requests,
+            hosts_gone,
+            background,
+            grace,
+        })
     }
 
     /// Where the public port is bound.
@@ -160,7 +126,8 @@ impl Engine {
     }
 
     /// Stops: nothing new is accepted, WebSockets of clients are closed at once, open HTTP requests finish within
-    /// `runtime.guard_shutdown_duration`, and then hosts are told to reconnect elsewhere. What was accepted is on disk when this
+    /// `runtime.guard_shutdown_duration`, the actors of serverless pools stop so that the next process can start them, and then
+    /// hosts are told to reconnect elsewhere. What was accepted is on disk when this
     /// returns.
     pub async fn shutdown(mut self) {
         let _ = self.closing.send(true);
@@ -169,6 +136,12 @@ impl Engine {
         if tokio::time::timeout_at(deadline, clients).await.is_err() {
             tracing::warn!("open requests did not finish in time and are dropped");
             self.public.abort();
+        }
+        let _ = self.draining.send(true);
+        let drained_by = deadline.max(tokio::time::Instant::now() + limits::SHUTDOWN_ENDPOINTS_FAREWELL);
+        if tokio::time::timeout_at(drained_by, &mut self.requests).await.is_err() {
+            tracing::warn!("actors of serverless pools did not stop in time; their start requests are dropped");
+            self.requests.abort();
         }
         let _ = self.stopping.send(true);
         // Ends when the last connection has written its close frame and dropped its sender.
@@ -182,6 +155,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.public.abort();
+        self.requests.abort();
         // Nobody waits for them here.
         drop(self.gateway.close_websockets());
     }
@@ -244,52 +218,4 @@ fn effective_topology(config: &Config, public: SocketAddr, peer: SocketAddr) -> 
     let configured =
         Topology::single((config.guard.host, config.guard.port).into(), (config.api_peer.host, config.api_peer.port).into());
     if config.topology == configured { Topology::single(public, peer) } else { config.topology.clone() }
-}
-
-fn ms(span: Millis) -> i64 {
-    span.duration().as_millis() as i64
-}
-
-fn envoy_rules(config: &Config) -> EnvoyRules {
-    EnvoyRules {
-        ping_timeout_ms: ms(config.pegboard.envoy_ping_timeout),
-        lost_threshold_ms: ms(config.pegboard.envoy_lost_threshold),
-        eligible_threshold_ms: ms(config.pegboard.envoy_eligible_threshold),
-    }
-}
-
-fn actor_rules(config: &Config) -> Rules {
-    let pegboard = &config.pegboard;
-    Rules {
-        start_threshold_ms: ms(pegboard.actor_start_threshold),
-        retry_base_ms: ms(pegboard.base_retry_timeout),
-        retry_max_exponent: pegboard.reschedule_backoff_max_exponent,
-        retry_reset_ms: ms(pegboard.retry_reset_duration),
-        retry_give_up_ms: ms(pegboard.actor_retry_duration_threshold),
-    }
-}
-
-fn breaker_rules(config: &Config) -> pools::PoolRules {
-    let pegboard = &config.pegboard;
-    pools::PoolRules {
-        breaker: BreakerRules {
-            base_ms: limits::SERVERLESS_RETRY_BASE.as_millis() as i64,
-            max_ms: limits::SERVERLESS_RETRY_MAX.as_millis() as i64,
-            probe_patience_ms: ms(pegboard.actor_start_threshold),
-        },
-        successes_to_clear_error: pegboard.runner_pool_consecutive_successes_to_clear_error,
-    }
-}
-
-fn pool_rules(config: &Config) -> PoolRules {
-    let seconds = config.pegboard.serverless_drain_grace_period.duration().as_secs();
-    PoolRules { default_drain_grace_s: u32::try_from(seconds).unwrap_or(u32::MAX) }
-}
-
-fn init_message(config: &Config) -> ProtocolMetadata {
-    ProtocolMetadata {
-        envoy_lost_threshold: ms(config.pegboard.envoy_lost_threshold),
-        actor_stop_threshold: ms(config.pegboard.actor_stop_threshold),
-        max_response_payload_size: config.pegboard.envoy_max_response_payload_size,
-    }
 }

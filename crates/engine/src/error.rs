@@ -109,11 +109,19 @@ pub(crate) enum ApiError {
         /// Which.
         reason: String,
     },
-    /// This engine cannot do that yet.
-    #[error("{what} is not available in this version of the engine.")]
-    NotImplemented {
-        /// What was asked for.
-        what: &'static str,
+    /// The pool has no configuration.
+    #[error("No config for this runner exists.")]
+    RunnerConfigNotFound,
+    /// The pool's hosts connect by themselves.
+    #[error("No serverless pool for this runner exists.")]
+    ServerlessPoolNotFound,
+    /// A pool's endpoint did not say what it is.
+    #[error("Failed to fetch serverless metadata: {message}.")]
+    FailedToFetchMetadata {
+        /// In one sentence.
+        message: String,
+        /// The same as an object with all that is known.
+        reason: Value,
     },
     /// The engine failed. The cause is in the log.
     #[error("An internal error occurred")]
@@ -123,7 +131,7 @@ pub(crate) enum ApiError {
 impl Coded for ApiError {
     fn group(&self) -> &'static str {
         match self {
-            Self::BadRequest { .. } | Self::Forbidden { .. } | Self::NotFound | Self::NotImplemented { .. } => "api",
+            Self::BadRequest { .. } | Self::Forbidden { .. } | Self::NotFound => "api",
             Self::InvalidInput { .. } | Self::TooManyActorIds { .. } => "validation",
             Self::NamespaceNotFound | Self::NamespaceNameNotUnique | Self::NamespaceFailedToCreate { .. } => "namespace",
             Self::DatacenterNotFound => "datacenter",
@@ -137,7 +145,8 @@ impl Coded for ApiError {
             | Self::CreationRateLimit
             | Self::NoRunnerConfigConfigured { .. }
             | Self::KvKeyNotFound => "actor",
-            Self::RunnerConfigInvalid { .. } => "runner_config",
+            Self::RunnerConfigInvalid { .. } | Self::RunnerConfigNotFound => "runner_config",
+            Self::ServerlessPoolNotFound | Self::FailedToFetchMetadata { .. } => "serverless_runner_pool",
             Self::Internal => "core",
         }
     }
@@ -146,7 +155,13 @@ impl Coded for ApiError {
         match self {
             Self::BadRequest { .. } => "bad_request",
             Self::Forbidden { .. } => "forbidden",
-            Self::NotFound | Self::NamespaceNotFound | Self::DatacenterNotFound | Self::ActorNotFound => "not_found",
+            Self::NotFound
+            | Self::NamespaceNotFound
+            | Self::DatacenterNotFound
+            | Self::ActorNotFound
+            | Self::RunnerConfigNotFound
+            | Self::ServerlessPoolNotFound => "not_found",
+            Self::FailedToFetchMetadata { .. } => "failed_to_fetch_metadata",
             Self::InvalidInput { .. } => "invalid_input",
             Self::TooManyActorIds { .. } => "too_many_actor_ids",
             Self::NamespaceNameNotUnique => "name_not_unique",
@@ -161,7 +176,6 @@ impl Coded for ApiError {
             Self::NoRunnerConfigConfigured { .. } => "no_runner_config_configured",
             Self::KvKeyNotFound => "kv_key_not_found",
             Self::RunnerConfigInvalid { .. } => "invalid",
-            Self::NotImplemented { .. } => "not_implemented",
             Self::Internal => "internal_error",
         }
     }
@@ -171,7 +185,6 @@ impl Coded for ApiError {
             (Self::NotFound, _) | (Self::ActorNotFound, Surface::Gateway) => 404,
             (Self::Forbidden { .. }, _) => 403,
             (Self::CreationRateLimit, Surface::Gateway) => 429,
-            (Self::NotImplemented { .. }, _) => 501,
             (Self::Internal, _) => 500,
             (
                 Self::BadRequest { .. }
@@ -191,7 +204,10 @@ impl Coded for ApiError {
                 | Self::CreationRateLimit
                 | Self::NoRunnerConfigConfigured { .. }
                 | Self::KvKeyNotFound
-                | Self::RunnerConfigInvalid { .. },
+                | Self::RunnerConfigInvalid { .. }
+                | Self::RunnerConfigNotFound
+                | Self::ServerlessPoolNotFound
+                | Self::FailedToFetchMetadata { .. },
                 Surface::Api | Surface::Gateway,
             ) => 400,
         }
@@ -202,6 +218,7 @@ impl Coded for ApiError {
             Self::BadRequest { reason } | Self::RunnerConfigInvalid { reason } => vec![("reason", reason.as_str().into())],
             Self::Forbidden { reason } | Self::NamespaceFailedToCreate { reason } => vec![("reason", (*reason).into())],
             Self::InvalidInput { message } => vec![("message", message.as_str().into())],
+            Self::FailedToFetchMetadata { reason, .. } => vec![("reason", reason.clone())],
             Self::TooManyActorIds { count, max } => vec![("count", (*count).into()), ("max", (*max).into())],
             Self::KeyTooLarge { max_size, key_preview } => {
                 vec![("max_size", (*max_size).into()), ("key_preview", key_preview.as_str().into())]
@@ -222,7 +239,8 @@ impl Coded for ApiError {
             | Self::EmptyName
             | Self::CreationRateLimit
             | Self::KvKeyNotFound
-            | Self::NotImplemented { .. }
+            | Self::RunnerConfigNotFound
+            | Self::ServerlessPoolNotFound
             | Self::Internal => Vec::new(),
         };
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()

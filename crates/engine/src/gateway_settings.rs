@@ -12,6 +12,12 @@ pub(crate) fn waiting_limits(config: &Config) -> WaitingLimits {
     }
 }
 
+/// How fast a host may send. `None`: as fast as the engine can.
+pub(crate) fn host_message_rate(config: &Config) -> Option<MessageRate> {
+    let interval = config.pegboard.envoy_websocket_rate_limit_drip_rate_us.duration();
+    config.pegboard.envoy_websocket_rate_limit_requests.map(|burst| MessageRate { burst, interval })
+}
+
 /// The limits of requests and sockets.
 pub(crate) fn gateway_config(config: &Config) -> GatewayConfig {
     let (guard, pegboard) = (&config.guard, &config.pegboard);

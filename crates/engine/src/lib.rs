@@ -7,6 +7,7 @@ mod api;
 mod catalog;
 mod clock;
 pub mod config;
+mod control_plane;
 mod engine;
 mod envoy;
 mod error;
@@ -19,6 +20,9 @@ mod random;
 mod records;
 mod scheduler;
 mod server;
+mod serverless;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod sockets;
 
 pub use engine::Engine;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::actor_metrics::AdminToken;
 use crate::admission::AdmissionConfig;
+use crate::throttle::MessageRate;
 
 /// Settings of the gateway.
 #[derive(Debug, Clone)]
@@ -43,13 +44,4 @@ pub struct GatewayConfig {
     pub admin_token: Option<AdminToken>,
     /// What one client may ask for.
     pub admission: AdmissionConfig,
-}
-
-/// How fast somebody may send messages. What is too fast waits, and nothing is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MessageRate {
-    /// Messages that may come at once, at least 1.
-    pub burst: u32,
-    /// After that, one message more per interval.
-    pub interval: Duration,
 }

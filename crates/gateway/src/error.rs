@@ -94,7 +94,10 @@ pub enum GatewayError {
     #[error("Actor's runner pool is experiencing errors. {0}")]
     RunnerFailed(Box<VainWait>),
     /// The actor kept stopping before it was ready.
-    #[error("Actor {actor_id} stopped before becoming ready after {wake_retries} wake retries: actor_stopped_before_ready.{}", LastEnd(last_end))]
+    #[error(
+        "Actor {actor_id} stopped before becoming ready after {wake_retries} wake retries: actor_stopped_before_ready.{}",
+        LastEnd(last_end)
+    )]
     WakeRetriesExceeded {
         /// The actor.
         actor_id: String,

@@ -36,12 +36,6 @@ impl EvictionPace {
     }
 }
 
-/// When each of `actors` evictions is due, in milliseconds after the drain was triggered.
-pub fn due_times_ms(pace: &EvictionPace, actors: usize) -> impl Iterator<Item = u64> + use<> {
-    let (delay_ms, gap_ms) = (u64::from(pace.delay_s) * 1000, pace.gap_ms(actors));
-    (0..actors as u64).map(move |position| delay_ms + (position as f64 * gap_ms) as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -239,6 +239,9 @@ pub const ENVOY_UNREAD_GRACE: Duration = Duration::from_secs(60);
 pub const ENVOY_ELIGIBLE_THRESHOLD: Duration = Duration::from_secs(10);
 /// Silence after which an envoy counts as lost. Default of `pegboard.envoy_lost_threshold`.
 pub const ENVOY_LOST_THRESHOLD: Duration = Duration::from_secs(15);
+/// After a burst, one message more from an envoy is taken every so often, where bursts are limited. Default of
+/// `pegboard.envoy_websocket_rate_limit_drip_rate_us` (`spec/scheduling.md` 6.4).
+pub const ENVOY_MESSAGES_DRIP: Duration = Duration::from_micros(200);
 /// A connection to an envoy that is being ended has this long to write what it still has to say.
 pub const ENVOY_FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a start may take until the envoy confirms it (requirements, actor lifecycle). Default of
@@ -260,14 +263,13 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(600);
 pub const SHUTDOWN_FORCED_AFTER: Duration = Duration::from_secs(600);
 /// Even when clients have used up all the time, hosts have this long to hear that the engine stops.
 pub const SHUTDOWN_HOSTS_FAREWELL: Duration = Duration::from_secs(1);
-/// Largest body of the request that starts an actor on a serverless host, in bytes: what such a host accepts unless it is
-/// told otherwise (requirements, serverless).
-pub const SERVERLESS_START_MAX_BYTES: usize = 16 * MIB;
 /// Bytes of key-value data that are sent along with such a start; the default of `pegboard.preload_max_total_bytes`
 /// (requirements, KV preloading).
 pub const PRELOAD_MAX_BYTES: u64 = MIB as u64;
 /// Largest metadata of an actor name that is searched for what to preload, in bytes: that happens at each such start.
 pub const PRELOAD_METADATA_MAX_BYTES: usize = 256 * KIB;
+/// And actors of serverless pools have this long to stop then.
+pub const SHUTDOWN_ENDPOINTS_FAREWELL: Duration = Duration::from_secs(1);
 /// Time kept free at the end of a serverless request for its actors to stop (requirements, serverless shutdown). Default of
 /// `pegboard.serverless_drain_grace_period`.
 pub const SERVERLESS_DRAIN_GRACE: Duration = Duration::from_secs(10);
@@ -283,6 +285,14 @@ pub const SERVERLESS_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const OUTBOUND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long reading an endpoint's metadata may take in all (`spec/scheduling.md` 9.2).
 pub const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the metadata of a pool are read. Default of `pegboard.default_metadata_poll_interval`.
+pub const METADATA_POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// However often a pool wishes it. Default of `pegboard.min_metadata_poll_interval`.
+pub const METADATA_POLL_MIN_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the interval doubles at most while metadata cannot be read (`spec/scheduling.md` 9.2).
+pub const METADATA_POLL_BACKOFF_MAX_EXPONENT: u32 = 8;
+/// Time without a failure after which it is not doubled any more.
+pub const METADATA_POLL_BACKOFF_RESET: Duration = Duration::from_secs(600);
 /// Largest metadata document, in bytes.
 pub const METADATA_MAX_BYTES: usize = MIB;
 /// What is shown of an answer that is no metadata document, in characters (`spec/engine-api.md` 8.6).
@@ -293,6 +303,8 @@ pub const SERVERLESS_START_BODY_MAX_BYTES: usize = 16 * MIB;
 pub const POOL_ERROR_BODY_MAX_BYTES: usize = 512;
 /// How long that part of the answer is waited for.
 pub const POOL_ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// A start request that has been open for this long is no failure of its endpoint, even if no host has come forward yet.
+pub const SERVERLESS_ACCEPTANCE: Duration = Duration::from_secs(1);
 /// When an actor's generation is over, its start request has this long to end by itself: some hosts keep the requests of
 /// starts that failed open.
 pub const SERVERLESS_FAREWELL: Duration = Duration::from_secs(2);

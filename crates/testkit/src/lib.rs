@@ -8,6 +8,8 @@
 pub mod client;
 pub mod envoy;
 pub mod proxy;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod websocket;
 
 use std::future::Future;

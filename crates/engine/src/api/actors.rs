@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use gateway::Readiness;
+use gateway::{Directory as _, Obstacle, Readiness};
 use lifecycle::actor::{ActorError, ActorRecord, Input};
 use protocol::id::ActorId;
 use protocol::limits;
@@ -49,10 +49,29 @@ enum CrashPolicy {
 #[serde(deny_unknown_fields)]
 struct NoFields {}
 
-fn shown(context: &ApiContext, stored: &StoredActor, with_error: bool) -> Value {
-    let record = &stored.record;
+/// An actor as lists show it, with what is wrong and what it waits for. The second is not in the published engine's answer;
+/// its clients pass over it.
+fn shown(context: &ApiContext, stored: &StoredActor) -> Value {
+    let mut actor = shown_state(context, &stored.record);
+    if let Some(error) = context.scheduler.error_of(&stored.record) {
+        actor["error"] = shown_error(&error);
+    }
+    // One that sleeps waits for nothing.
+    let obstacle = context.scheduler.obstacle_of(&stored.record);
+    if let Some(obstacle) = obstacle.filter(|obstacle| *obstacle != Obstacle::Asleep) {
+        actor["waiting_for"] = obstacle.to_string().into();
+    }
+    actor
+}
+
+/// An actor as the answer to its creation: the start is under way, and its timestamps are not part of the answer.
+fn shown_new(context: &ApiContext, stored: &StoredActor) -> Value {
+    shown_state(context, &ActorRecord::new((*stored.record.identity).clone()))
+}
+
+fn shown_state(context: &ApiContext, record: &ActorRecord) -> Value {
     let identity = &record.identity;
-    let mut actor = json!({
+    json!({
         "actor_id": identity.actor_id.to_string(),
         "name": identity.name,
         "key": identity.key,
@@ -67,17 +86,7 @@ fn shown(context: &ApiContext, stored: &StoredActor, with_error: bool) -> Value 
         "sleep_ts": record.sleep_ts,
         "reschedule_ts": record.reschedule_ts(),
         "destroy_ts": record.destroy_ts,
-    });
-    if with_error && let Some(error) = &record.error {
-        actor["error"] = shown_error(error);
-    }
-    actor
-}
-
-/// An actor as the answer to its creation: the start is under way, and its timestamps are not part of the answer.
-fn shown_new(context: &ApiContext, stored: &StoredActor) -> Value {
-    let record = ActorRecord::new((*stored.record.identity).clone());
-    shown(context, &StoredActor { record, has_input: stored.has_input }, false)
+    })
 }
 
 fn shown_error(error: &ActorError) -> Value {
@@ -97,7 +106,7 @@ fn shown_error(error: &ActorError) -> Value {
 
 fn page(context: &ApiContext, actors: &[Arc<StoredActor>]) -> Value {
     let cursor = actors.last().map(|stored| stored.record.identity.create_ts.to_string());
-    let actors: Vec<Value> = actors.iter().map(|stored| shown(context, stored, true)).collect();
+    let actors: Vec<Value> = actors.iter().map(|stored| shown(context, stored)).collect();
     json!({ "actors": actors, "pagination": { "cursor": cursor } })
 }
 
@@ -232,7 +241,7 @@ pub(super) async fn get_or_create(State(context): Context, RawQuery(query): RawQ
     }
     Ok(Json(match found {
         Found::New(stored) => json!({ "actor": shown_new(&context, &stored), "created": true }),
-        Found::Existing(stored) => json!({ "actor": shown(&context, &stored, true), "created": false }),
+        Found::Existing(stored) => json!({ "actor": shown(&context, &stored), "created": false }),
     }))
 }
 
@@ -287,7 +296,8 @@ pub(super) async fn destroy(
     context.scheduler.post(actor, Input::Destroy);
     let destroyed = view.wait_for(|view| matches!(view.readiness, Readiness::Destroyed));
     if tokio::time::timeout(limits::DESTROY_ANSWER_TIMEOUT, destroyed).await.is_err() {
-        tracing::warn!(actor_id = %actor, "an actor's host has not confirmed its destruction yet");
+        let waiting_for = context.scheduler.obstacle(actor).map(|obstacle| obstacle.to_string());
+        tracing::warn!(actor_id = %actor, waiting_for, "an actor's host has not confirmed its destruction yet");
     }
     Ok(Json(json!({})))
 }

@@ -27,21 +27,22 @@ pub(super) async fn envoys(State(context): Context, RawQuery(query): RawQuery, h
         let asked_for = if keys.is_empty() { info.connected } else { keys.iter().any(|key| key == host.key.as_str()) };
         let of_pool = pool.as_ref().is_none_or(|pool| *pool == info.pool);
         if asked_for && of_pool && before.is_none_or(|before| info.create_ts < before) {
-            hosts.push((host.key.clone(), info));
+            hosts.push((host, info));
         }
     }
-    hosts.sort_by(|(a_key, a), (b_key, b)| (b.create_ts, a_key).cmp(&(a.create_ts, b_key)));
+    // No two were made at the same time.
+    hosts.sort_by_key(|(_, info)| std::cmp::Reverse(info.create_ts));
     hosts.truncate(limit);
     let cursor = hosts.last().map(|(_, info)| info.create_ts.to_string());
     let mut envoys = Vec::with_capacity(hosts.len());
-    for (key, info) in hosts {
+    for (host, info) in hosts {
         envoys.push(json!({
-            "envoy_key": key.as_str(),
+            "envoy_key": host.key.as_str(),
             "namespace_id": namespace.namespace_id.to_string(),
             "datacenter": context.datacenter_name(),
             "pool_name": info.pool,
             "version": info.version,
-            "slots": info.actors,
+            "slots": context.scheduler.slots(&host),
             "create_ts": info.create_ts,
             "stop_ts": null,
             "last_ping_ts": info.last_ping_ts,

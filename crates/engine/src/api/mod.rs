@@ -26,6 +26,7 @@ use crate::config::{Secret, Topology};
 use crate::error::ApiError;
 use crate::hosts::Hosts;
 use crate::scheduler::Scheduler;
+use crate::serverless::Endpoints;
 
 /// What the API needs of the engine.
 pub(crate) struct ApiContext {
@@ -36,6 +37,7 @@ pub(crate) struct ApiContext {
     pub(crate) topology: Topology,
     pub(crate) admin_token: Option<Secret>,
     pub(crate) pool_rules: PoolRules,
+    pub(crate) endpoints: Endpoints,
 }
 
 type Context = axum::extract::State<Arc<ApiContext>>;

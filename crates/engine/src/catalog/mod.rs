@@ -14,13 +14,14 @@ use parking_lot::RwLock;
 use protocol::id::NamespaceId;
 use protocol::limits;
 use serde_json::{Map, Value};
-use store::{Batch, Scan, Store};
+use store::{Batch, Explorer, Scan, Store};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::error::{ApiError, StartError};
 use crate::random::Randomness;
 use crate::records::namespace::Namespace;
-use crate::records::{actor_name, namespace, pool};
+use crate::records::{CorruptRow, actor_name, namespace, pool};
 pub(crate) use pool_config::{PoolConfig, PoolKind};
 
 /// The namespace that every engine has.
@@ -50,6 +51,7 @@ pub(crate) struct Catalog {
     randomness: Randomness,
     /// Creations of namespaces and pools are rare; one at a time keeps names unique.
     writing: Arc<tokio::sync::Mutex<()>>,
+    pool_changes: watch::Sender<()>,
 }
 
 impl Catalog {
@@ -61,16 +63,23 @@ impl Catalog {
         randomness: Randomness,
     ) -> Result<Self, StartError> {
         let mut known = Known::default();
-        for (key, value) in store.scan(everything(namespace::all())).await? {
-            let namespace = Arc::new(namespace::parse(&key, value)?);
-            known.namespaces.insert(namespace.name.clone(), namespace);
+        for namespace in read_all(&store, namespace::all(), namespace::parse).await? {
+            known.namespaces.insert(namespace.name.clone(), Arc::new(namespace));
         }
-        for (key, value) in store.scan(everything(pool::all())).await? {
-            let config = PoolConfig::from_stored(&value)?;
-            known.pools.insert(pool::parse_key(&key)?, Arc::new(Pool { config, protocol_version: None }));
+        let parse_pool = |key: &[u8], value: Bytes| Ok((pool::parse_key(key)?, PoolConfig::from_stored(&value)?));
+        for (key, config) in read_all(&store, pool::all(), parse_pool).await? {
+            known.pools.insert(key, Arc::new(Pool { config, protocol_version: None }));
         }
         let known = Arc::new(RwLock::new(known));
-        let catalog = Self { store, known, datacenter_label, clock, randomness, writing: Arc::default() };
+        let catalog = Self {
+            store,
+            known,
+            datacenter_label,
+            clock,
+            randomness,
+            writing: Arc::default(),
+            pool_changes: watch::Sender::new(()),
+        };
         let (name, display_name) = DEFAULT_NAMESPACE;
         if catalog.namespace(name).is_none() {
             catalog.put_namespace(name, display_name).await?;
@@ -80,6 +89,16 @@ impl Catalog {
 
     pub(crate) fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
         self.known.read().namespaces.get(name).cloned()
+    }
+
+    /// The namespace with this id.
+    pub(crate) fn namespace_by_id(&self, id: NamespaceId) -> Option<Arc<Namespace>> {
+        self.known.read().namespaces.values().find(|namespace| namespace.namespace_id == id).cloned()
+    }
+
+    /// Changes whenever a pool is written or deleted.
+    pub(crate) fn pool_changes(&self) -> watch::Receiver<()> {
+        self.pool_changes.subscribe()
     }
 
     /// All namespaces, by name.
@@ -130,17 +149,39 @@ impl Catalog {
 
     /// Writes a pool's configuration; returns whether its endpoint changed (`spec/engine-api.md` 8.5).
     pub(crate) async fn put_pool(&self, namespace: NamespaceId, name: &str, config: PoolConfig) -> Result<bool, ApiError> {
+        self.change_pool(namespace, name, move |_old| config).await
+    }
+
+    /// As [`Self::put_pool`], asked for by a host that starts: what an operator has set is kept.
+    pub(crate) async fn put_pool_of_host(
+        &self,
+        namespace: NamespaceId,
+        name: &str,
+        config: PoolConfig,
+    ) -> Result<bool, ApiError> {
+        self.change_pool(namespace, name, move |old| config.with_wishes_of(old)).await
+    }
+
+    async fn change_pool(
+        &self,
+        namespace: NamespaceId,
+        name: &str,
+        change: impl FnOnce(Option<&PoolConfig>) -> PoolConfig + Send + 'static,
+    ) -> Result<bool, ApiError> {
         let (catalog, name) = (self.clone(), name.to_owned());
         uncancelled(async move {
             let _one_at_a_time = catalog.writing.lock().await;
             let old = catalog.pool(namespace, &name);
-            let changed = config.endpoint_differs_from(old.as_ref().map(|old| &old.config));
+            let old_config = old.as_ref().map(|old| &old.config);
+            let config = change(old_config);
+            let changed = config.endpoint_differs_from(old_config);
             let mut batch = Batch::new();
             batch.put(pool::key(namespace, &name), config.to_stored());
             catalog.store.write(batch).await?;
             let protocol_version = old.and_then(|old| old.protocol_version);
             let pool = Arc::new(Pool { config, protocol_version });
             catalog.known.write().pools.insert((namespace, name), pool);
+            catalog.pool_changes.send_replace(());
             Ok(changed)
         })
         .await
@@ -154,6 +195,7 @@ impl Catalog {
             batch.delete(pool::key(namespace, &name));
             catalog.store.write(batch).await?;
             catalog.known.write().pools.remove(&(namespace, name));
+            catalog.pool_changes.send_replace(());
             Ok(())
         })
         .await
@@ -209,6 +251,19 @@ async fn uncancelled<T: Send + 'static>(
     tokio::spawn(change).await.unwrap_or(Err(ApiError::Internal))
 }
 
-fn everything((start, end): (Bytes, Bytes)) -> Scan {
-    Scan { start, end, reverse: false, limit: usize::MAX, max_bytes: usize::MAX }
+/// What a range holds. Rows are read one by one, so that nothing but what is made of them is in memory.
+async fn read_all<T: Send + 'static>(
+    store: &Store,
+    (start, end): (Bytes, Bytes),
+    parse: impl Fn(&[u8], Bytes) -> Result<T, CorruptRow> + Send + 'static,
+) -> Result<Vec<T>, StartError> {
+    let read = move |explorer: &Explorer<'_>| {
+        let mut all = Vec::new();
+        for row in explorer.range(&start, &end)? {
+            let (key, value) = row?;
+            all.push(parse(key, Bytes::copy_from_slice(value))?);
+        }
+        Ok(all)
+    };
+    store.explore(read).await?
 }

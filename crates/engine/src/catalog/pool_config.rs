@@ -47,12 +47,15 @@ impl Eviction {
 /// The options of a serverless pool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Serverless {
-    url: String,
-    headers: BTreeMap<String, String>,
-    request_lifespan: u32,
+    pub(crate) url: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    /// In seconds; longer than the grace period.
+    pub(crate) request_lifespan: u32,
     pub(crate) max_concurrent_actors: u64,
-    drain_grace_period: u32,
-    metadata_poll_interval: Option<u64>,
+    /// The last part of the lifespan, in seconds.
+    pub(crate) drain_grace_period: u32,
+    /// In milliseconds.
+    pub(crate) metadata_poll_interval: Option<u64>,
     slots_per_runner: u32,
     min_runners: u32,
     max_runners: u32,
@@ -73,7 +76,7 @@ pub(crate) struct PoolConfigRequest {
     drain_on_version_upgrade: Option<bool>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 struct CommonRequest {
     drain_on_version_upgrade: Option<bool>,
     actor_eviction_delay: Option<u32>,
@@ -104,8 +107,27 @@ pub(crate) struct PoolRules {
     pub(crate) default_drain_grace_s: u32,
 }
 
+impl PoolConfigRequest {
+    /// Whether this is what the published SDK sends each time a host starts: a normal pool, nothing said about it but whether
+    /// it is drained, and that in the deprecated place.
+    pub(crate) fn is_of_starting_host(&self) -> bool {
+        self.normal == Some(CommonRequest::default())
+            && self.drain_on_version_upgrade.is_some()
+            && self.metadata.is_none()
+            && self.serverless.is_none()
+    }
+
+    /// The endpoint, if it is for a serverless pool.
+    pub(crate) fn serverless_url(&self) -> Option<&str> {
+        match (&self.normal, &self.serverless) {
+            (None, Some(serverless)) => Some(&serverless.url),
+            (Some(_), _) | (None, None) => None,
+        }
+    }
+}
+
 impl PoolConfig {
-    /// Checks a request and fills in the defaults.
+    /// Checks a request, apart from where its URL leads, and fills in the defaults.
     pub(crate) fn from_request(request: PoolConfigRequest, rules: PoolRules) -> Result<Self, ApiError> {
         let (common, kind) = match (request.normal, request.serverless) {
             (Some(common), _) => (common, PoolKind::Normal),
@@ -129,6 +151,17 @@ impl PoolConfig {
             },
             metadata: request.metadata,
         })
+    }
+
+    /// The same with the eviction pace and the metadata that the old configuration has, if both are of normal pools. The host
+    /// that asks for this one knows nothing of them, and would undo an operator's wishes right before they matter.
+    pub(super) fn with_wishes_of(self, old: Option<&Self>) -> Self {
+        match (&self.kind, old) {
+            (PoolKind::Normal, Some(old @ Self { kind: PoolKind::Normal, .. })) => {
+                Self { drain_on_version_upgrade: self.drain_on_version_upgrade, ..old.clone() }
+            }
+            (PoolKind::Normal | PoolKind::Serverless(_), None | Some(_)) => self,
+        }
     }
 
     /// Whether the new configuration leads somewhere else than the old one (`spec/engine-api.md` 8.5).
@@ -182,23 +215,22 @@ impl PoolConfig {
 
 impl ServerlessRequest {
     fn check(self, rules: PoolRules) -> Result<(CommonRequest, Serverless), ApiError> {
-        check_url(&self.url)?;
         let headers = self.headers.unwrap_or_default();
         check_headers(&headers)?;
         if self.slots_per_runner == Some(0) {
             return Err(invalid("`slots_per_runner` cannot be 0"));
         }
+        let lifespan = self.request_lifespan;
         let drain_grace_period = match self.drain_grace_period {
-            Some(given) if given >= self.request_lifespan => {
-                let (drain, lifespan) = (given, self.request_lifespan);
-                return Err(invalid(format!(
-                    "`drain_grace_period` must be less than `request_lifespan` ({drain}s >= {lifespan}s)"
-                )));
-            }
             Some(given) => given,
-            None if self.request_lifespan > DEFAULT_DRAIN_GRACE_S => DEFAULT_DRAIN_GRACE_S,
-            None => rules.default_drain_grace_s.min(self.request_lifespan / 2).max(1),
+            None if lifespan > DEFAULT_DRAIN_GRACE_S => DEFAULT_DRAIN_GRACE_S,
+            None => rules.default_drain_grace_s.min(lifespan / 2).max(1),
         };
+        if drain_grace_period >= lifespan {
+            return Err(invalid(format!(
+                "`drain_grace_period` must be less than `request_lifespan` ({drain_grace_period}s >= {lifespan}s)"
+            )));
+        }
         let max_runners = self.max_runners.unwrap_or(DEFAULT_MAX_RUNNERS);
         let serverless = Serverless {
             url: self.url,
@@ -233,20 +265,6 @@ impl Serverless {
         }
         response
     }
-}
-
-fn check_url(text: &str) -> Result<(), ApiError> {
-    let url = url::Url::parse(text).map_err(|error| invalid(format!("invalid serverless url: {error}")))?;
-    match url.scheme() {
-        "http" | "https" => {}
-        scheme => {
-            return Err(invalid(format!("invalid serverless url: scheme \"{scheme}\" is not allowed, expected http or https")));
-        }
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("invalid serverless url: url must not contain embedded credentials"));
-    }
-    Ok(())
 }
 
 fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), ApiError> {
@@ -311,17 +329,35 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_starts_keeps_what_the_operator_has_set() {
+        let request = |value: Value| serde_json::from_value::<PoolConfigRequest>(value).unwrap();
+        let of_host = json!({"drain_on_version_upgrade": true, "normal": {}});
+        assert!(request(of_host.clone()).is_of_starting_host());
+        for of_operator in [
+            json!({"normal": {}}),
+            json!({"normal": {"drain_on_version_upgrade": true}}),
+            json!({"drain_on_version_upgrade": true, "normal": {"actor_eviction_rate": 1.0}}),
+            json!({"drain_on_version_upgrade": true, "normal": {}, "metadata": {}}),
+        ] {
+            assert!(!request(of_operator.clone()).is_of_starting_host(), "{of_operator}");
+        }
+        let host = check(of_host).unwrap();
+        let set = json!({"normal": {"actor_eviction_rate": 7.0, "drain_on_version_upgrade": false}, "metadata": 1});
+        let set = check(set).unwrap();
+        let kept = host.clone().with_wishes_of(Some(&set));
+        assert_eq!(kept, PoolConfig { drain_on_version_upgrade: true, ..set });
+        assert_eq!(host.clone().with_wishes_of(None), host);
+        let serverless = check(json!({"serverless": {"url": "http://h/", "request_lifespan": 900}})).unwrap();
+        assert_eq!(host.clone().with_wishes_of(Some(&serverless)), host);
+    }
+
+    #[test]
     fn each_rule_has_its_reason() {
         let with = |name: &str, value: Value| {
             let mut serverless = json!({"url": "http://h/", "request_lifespan": 900});
             serverless[name] = value;
             json!({"serverless": serverless})
         };
-        assert_eq!(reason(with("url", json!("nope"))), "invalid serverless url: relative URL without a base");
-        assert_eq!(
-            reason(with("url", json!("ftp://h/"))),
-            "invalid serverless url: scheme \"ftp\" is not allowed, expected http or https"
-        );
         let many: BTreeMap<String, &str> = (0..17).map(|n| (format!("x-{n}"), "v")).collect();
         assert_eq!(reason(with("headers", json!(many))), "too many headers (max 16)");
         assert_eq!(reason(with("headers", json!({"x".repeat(129): "v"}))), "invalid header name: too long (max 128)");
@@ -333,6 +369,10 @@ mod tests {
             reason(with("drain_grace_period", json!(1800))),
             "`drain_grace_period` must be less than `request_lifespan` (1800s >= 900s)"
         );
+        // Without time between the two, actors would move for ever.
+        let reasons = [0, 1].map(|lifespan| reason(with("request_lifespan", json!(lifespan))));
+        assert_eq!(reasons[1], "`drain_grace_period` must be less than `request_lifespan` (1s >= 1s)");
+        assert!(reasons[0].ends_with("(1s >= 0s)"));
         assert!(matches!(check(json!({})), Err(ApiError::BadRequest { .. })));
     }
 }

@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(parsed("{}"), None);
         assert_eq!(parsed(r#"{ "preload": null, "icon": "x" }"#), None);
         for wrong in [
-            r#"{ "preload": [] }"#.to_owned(),
+            r#"{ "preload": 1 }"#.to_owned(),
             r#"{ "preload": { "keys": ["AQ=="] } }"#.to_owned(),
             r#"{ "preload": { "keys": [[256]] } }"#.to_owned(),
             r#"{ "preload": { "prefixes": [{ "prefix": [1] }] } }"#.to_owned(),

@@ -39,26 +39,13 @@ pub enum IneffectiveClass {
     NoSuchMechanism,
 }
 
-const NO_MESSAGE_LIMITS: &str = "not in this version: messages of hosts are limited in size, not in number";
-const NO_SERVERLESS: &str = "not in this version: serverless pools get no requests";
 const NO_THROTTLE: &str = "not in this version: what actors read and write is not throttled";
 
 /// Keys without effect that ask for something this version does not do.
 pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("guard.trace_propagation", "not in this version: trace headers are passed on unchanged"),
     ("logs.redirect_logs_dir", "not in this version: logs go to standard error"),
-    ("outbound", "not in this version: the engine sends no requests of its own"),
-    ("pegboard.actor_allocation_threshold", NO_SERVERLESS),
-    ("pegboard.default_metadata_poll_interval", NO_SERVERLESS),
     ("pegboard.envoy_load_balancer", "not in this version: the less loaded of two random hosts is chosen"),
-    ("pegboard.envoy_websocket_rate_limit_drip_rate_us", NO_MESSAGE_LIMITS),
-    ("pegboard.envoy_websocket_rate_limit_requests", NO_MESSAGE_LIMITS),
-    ("pegboard.pool_desired_max_override", NO_SERVERLESS),
-    ("pegboard.preload_max_total_bytes", "not in this version: a start carries no key-value data"),
-    ("pegboard.runner_pool_consecutive_successes_to_clear_error", NO_SERVERLESS),
-    ("pegboard.serverless_backoff_max_exponent", NO_SERVERLESS),
-    ("pegboard.serverless_base_retry_timeout", NO_SERVERLESS),
-    ("pegboard.serverless_retry_reset_duration", NO_SERVERLESS),
     ("runtime.allow_version_rollback", "not in this version: data of a newer version is always refused"),
     ("sqlite.actor_read_bytes_per_second", NO_THROTTLE),
     ("sqlite.actor_write_bytes_per_second", NO_THROTTLE),
@@ -103,6 +90,7 @@ pub(super) const NO_SUCH_MECHANISM: &[(&str, &str)] = &[
     ("guard.websocket_setup_timeout_ms", ONE_DATACENTER),
     ("memory", IN_PROCESS),
     ("pegboard.actor_allocation_candidate_sample_size", "this engine looks at every host of a pool"),
+    ("pegboard.actor_allocation_threshold", "a start is handed over within this process, at once"),
     ("pegboard.envoy_event_demuxer_gc_interval", NO_EVENT_QUEUES),
     ("pegboard.envoy_event_demuxer_max_last_seen_threshold", NO_EVENT_QUEUES),
     ("pegboard.envoy_expire_scheduler_max_concurrent_expires", NO_EXPIRY_QUEUE),
@@ -112,7 +100,7 @@ pub(super) const NO_SUCH_MECHANISM: &[(&str, &str)] = &[
     ("pegboard.gateway_http_response_queue_max_messages", ALWAYS_STREAMS),
     ("pegboard.gateway_streaming_http_response_queue_max_bytes", ALWAYS_STREAMS),
     ("pegboard.gateway_update_ping_interval_ms", ONE_NODE),
-    ("pegboard.min_metadata_poll_interval", "no pool's metadata is read, so none is read too often"),
+    ("pegboard.pool_desired_max_override", "a pool gets one request for each actor, see max_concurrent_actors of the pool"),
     ("pegboard.runner_eligible_threshold", NO_LEGACY_RUNNERS),
     ("pegboard.runner_event_demuxer_gc_interval_ms", NO_LEGACY_RUNNERS),
     ("pegboard.runner_event_demuxer_max_last_seen_ms", NO_LEGACY_RUNNERS),
@@ -120,6 +108,9 @@ pub(super) const NO_SUCH_MECHANISM: &[(&str, &str)] = &[
     ("pegboard.runner_max_response_payload_body_size", NO_LEGACY_RUNNERS),
     ("pegboard.runner_ping_timeout_ms", NO_LEGACY_RUNNERS),
     ("pegboard.runner_update_ping_interval_ms", NO_LEGACY_RUNNERS),
+    ("pegboard.serverless_backoff_max_exponent", NO_LEGACY_RUNNERS),
+    ("pegboard.serverless_base_retry_timeout", NO_LEGACY_RUNNERS),
+    ("pegboard.serverless_retry_reset_duration", NO_LEGACY_RUNNERS),
     ("pyroscope", NO_HOSTED_SERVICE),
     ("runtime.gasoline_loop_history_iteration_retention_count", NO_UPSTREAM_WORKER),
     ("runtime.gasoline_prune_eligibility_duration", NO_UPSTREAM_WORKER),

@@ -81,8 +81,8 @@ pub struct Pegboard {
     pub envoy_eligible_threshold: Millis,
     /// How a host is chosen for an actor.
     pub envoy_load_balancer: EnvoyLoadBalancer,
-    /// Messages one host connection may send in a burst; at least 1.
-    pub envoy_websocket_rate_limit_requests: u64,
+    /// Messages one host connection may send in a burst; at least 1. Not limited if unset.
+    pub envoy_websocket_rate_limit_requests: Option<u32>,
     /// After a burst, one message more is allowed every so often; at least 1 µs.
     pub envoy_websocket_rate_limit_drip_rate_us: Micros,
     /// Time kept free at the end of a serverless request for its actors to stop, where the pool does not say.
@@ -128,8 +128,8 @@ impl Default for Pegboard {
             serverless_retry_reset_duration: Millis::new(600_000),
             serverless_backoff_max_exponent: 8,
             pool_desired_max_override: None,
-            default_metadata_poll_interval: Millis::new(10_000),
-            min_metadata_poll_interval: Millis::new(5_000),
+            default_metadata_poll_interval: Millis::of(limits::METADATA_POLL_INTERVAL),
+            min_metadata_poll_interval: Millis::of(limits::METADATA_POLL_MIN_INTERVAL),
             runner_pool_consecutive_successes_to_clear_error: 3,
             gateway_websocket_open_timeout_ms: Millis::of(limits::WEBSOCKET_OPEN_TIMEOUT),
             gateway_response_start_timeout_ms: Millis::of(limits::RESPONSE_START_TIMEOUT),
@@ -149,10 +149,10 @@ impl Default for Pegboard {
             envoy_update_ping_interval: Millis::of(limits::ENVOY_PING_INTERVAL),
             envoy_eligible_threshold: Millis::of(limits::ENVOY_ELIGIBLE_THRESHOLD),
             envoy_load_balancer: EnvoyLoadBalancer::Hash(HashBalancer::default()),
-            envoy_websocket_rate_limit_requests: 16_384,
-            envoy_websocket_rate_limit_drip_rate_us: Micros::new(200),
+            envoy_websocket_rate_limit_requests: None,
+            envoy_websocket_rate_limit_drip_rate_us: Micros::of(limits::ENVOY_MESSAGES_DRIP),
             serverless_drain_grace_period: Millis::of(limits::SERVERLESS_DRAIN_GRACE),
-            preload_max_total_bytes: 1024 * 1024,
+            preload_max_total_bytes: limits::PRELOAD_MAX_BYTES,
             actor_create_rate_limit_requests: limits::ACTOR_CREATIONS_BURST,
             actor_create_rate_limit_drip_rate_ms: Millis::of(limits::ACTOR_CREATIONS_DRIP),
             actor_allocation_candidate_sample_size: 100,

@@ -89,7 +89,7 @@ fn check_pegboard(pegboard: &Pegboard) -> Result<(), Violation> {
         ("envoy_websocket_rate_limit_drip_rate_us", pegboard.envoy_websocket_rate_limit_drip_rate_us.count()),
         ("actor_create_rate_limit_drip_rate_ms", pegboard.actor_create_rate_limit_drip_rate_ms.count()),
         ("gateway_websocket_rate_limit_requests", pegboard.gateway_websocket_rate_limit_requests.map_or(1, u64::from)),
-        ("envoy_websocket_rate_limit_requests", pegboard.envoy_websocket_rate_limit_requests),
+        ("envoy_websocket_rate_limit_requests", pegboard.envoy_websocket_rate_limit_requests.map_or(1, u64::from)),
         ("actor_create_rate_limit_requests", pegboard.actor_create_rate_limit_requests),
     ];
     for (key, value) in at_least_one {

@@ -110,3 +110,21 @@ impl Coded for AccessDenied {
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `spec/scheduling.md` 6.1: a host's token is looked for in one place.
+    #[test]
+    fn the_token_of_a_host_is_in_its_subprotocols_and_nowhere_else() {
+        let access = Access { datacenter: "default".to_owned(), valid_hosts: None, admin_token: Some(Secret::new("sesame")) };
+        let check = |name: &str, value: &str| access.check(&Request::builder().header(name, value).body(()).unwrap(), true);
+        assert_eq!(check("sec-websocket-protocol", "rivet, rivet_token.sesame"), Ok(()));
+        assert_eq!(check("sec-websocket-protocol", "rivet, rivet_token.open"), Err(AccessDenied::WrongToken));
+        assert_eq!(check("sec-websocket-protocol", "rivet"), Err(AccessDenied::MissingToken));
+        assert_eq!(check(TOKEN_HEADER, "sesame"), Err(AccessDenied::MissingToken));
+        let plain = Request::builder().header(TOKEN_HEADER, "sesame").body(()).unwrap();
+        assert_eq!(access.check(&plain, false), Ok(()));
+    }
+}

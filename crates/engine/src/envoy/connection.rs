@@ -7,13 +7,14 @@ use std::time::Duration;
 use actor_data::ActorData;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use gateway::{ClientStream, EnvoyLink, Outbox, Tunnels};
+use gateway::{ClientStream, EnvoyLink, MessageRate, Outbox, Throttle, Tunnels};
 use http::Request;
 use hyper::body::Incoming;
 use lifecycle::actor::EnvoyKey;
-use lifecycle::envoy::{OwedPong, is_deaf, is_silent};
+use lifecycle::envoy::{OwedPong, is_deaf, is_eligible, is_silent};
 use protocol::envoy::{ProtocolMetadata, ToEnvoy, ToRivet, ToRivetMetadata};
 use protocol::error::close_reason;
+use protocol::id::NamespaceId;
 use protocol::limits;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
@@ -45,6 +46,8 @@ pub(crate) struct EnvoyContext {
     pub(crate) clock: Clock,
     pub(crate) randomness: Randomness,
     pub(crate) ping_interval: Duration,
+    /// How fast a host may send. `None`: as fast as the engine can.
+    pub(crate) message_rate: Option<MessageRate>,
     /// First message of every connection.
     pub(crate) init: ProtocolMetadata,
     pub(crate) shutdown: watch::Receiver<bool>,
@@ -54,6 +57,12 @@ pub(crate) struct EnvoyContext {
 
 /// A host that may connect.
 pub(super) struct Admitted {
+    namespace_id: NamespaceId,
+    params: ConnectParams,
+}
+
+/// A host whose connection is open.
+pub(super) struct Arrived {
     host: Arc<Host>,
     params: ConnectParams,
 }
@@ -97,12 +106,9 @@ pub(crate) fn accept(
 pub(super) fn admit(context: &EnvoyContext, query: &str) -> Result<Admitted, EnvoyClose> {
     let params = params::parse(query)?;
     let namespace = context.catalog.namespace(&params.namespace).ok_or(EnvoyClose::NamespaceNotFound)?;
-    let namespace = namespace.namespace_id;
-    context.catalog.pool(namespace, &params.pool_name).ok_or(EnvoyClose::NoRunnerConfig)?;
-    context.catalog.saw_protocol_version(namespace, &params.pool_name, params.protocol_version);
-    let key = EnvoyKey::new(&params.envoy_key);
-    let host = context.hosts.get_or_insert(namespace, &key, &params.pool_name);
-    Ok(Admitted { host, params })
+    let namespace_id = namespace.namespace_id;
+    context.catalog.pool(namespace_id, &params.pool_name).ok_or(EnvoyClose::NoRunnerConfig)?;
+    Ok(Admitted { namespace_id, params })
 }
 
 /// What comes over a connection.
@@ -113,8 +119,8 @@ struct Connection {
     host: Arc<Host>,
     link: EnvoyLink,
     storage: StorageLanes,
-    /// A frame is being handled, and nothing more is read until that is done.
-    handling: AtomicBool,
+    /// Nothing is read at the moment: a frame is being handled, or the host has sent too many.
+    held_up: AtomicBool,
 }
 
 /// Why reading has ended.
@@ -126,6 +132,16 @@ pub(super) enum End {
 }
 
 impl Admitted {
+    /// Its connection is open: only now is anything remembered of it.
+    pub(super) fn arrive(self, context: &EnvoyContext) -> Arrived {
+        let Self { namespace_id, params } = self;
+        context.catalog.saw_protocol_version(namespace_id, &params.pool_name, params.protocol_version);
+        let host = context.hosts.get_or_insert(namespace_id, &EnvoyKey::new(&params.envoy_key), &params.pool_name);
+        Arrived { host, params }
+    }
+}
+
+impl Arrived {
     /// Makes the queue of its connection.
     pub(super) fn link(&self, context: &EnvoyContext) -> (EnvoyLink, Outbox) {
         EnvoyLink::new(self.host.id, context.hosts.next_session(), self.params.protocol_version)
@@ -133,11 +149,12 @@ impl Admitted {
 }
 
 async fn run(context: Arc<EnvoyContext>, socket: WebSocketStream<ClientStream>, admitted: Admitted, ray: &str) {
-    let (link, outbox) = admitted.link(&context);
+    let arrived = admitted.arrive(&context);
+    let (link, outbox) = arrived.link(&context);
     let (sink, stream) = socket.split();
     let (close, closing) = mpsc::channel(1);
     let writer = tokio::spawn(writer::run(sink, outbox, link.protocol_version(), closing, ray.to_owned()));
-    match serve(context, admitted, link, stream).await {
+    match serve(context, arrived, link, stream).await {
         // A writer that has ended by itself needs no order.
         End::ByEngine(why) => drop(close.send(why).await),
         End::ByHost => drop(close),
@@ -148,20 +165,22 @@ async fn run(context: Arc<EnvoyContext>, socket: WebSocketStream<ClientStream>, 
 /// Serves a host from the beginning of its connection to the end, all but the writing of what is queued.
 pub(super) async fn serve(
     context: Arc<EnvoyContext>,
-    admitted: Admitted,
+    arrived: Arrived,
     link: EnvoyLink,
     stream: impl Stream<Item = Received> + Unpin,
 ) -> End {
-    let Admitted { host, params } = admitted;
+    let Arrived { host, params } = arrived;
     // The init message is the first in the queue, before the connection is known to anybody else.
-    let _ = link.send_now(ToEnvoy::Init(context.init.clone()));
-    let connected = Connected { pool: params.pool_name, version: params.version, link: link.clone() };
+    let stop_threshold_ms = context.scheduler.pool_stop_threshold_ms(host.namespace_id, &params.pool_name);
+    let init = ProtocolMetadata { actor_stop_threshold: stop_threshold_ms, ..context.init.clone() };
+    let _ = link.send_now(ToEnvoy::Init(init));
+    let connected = Connected { pool: params.pool_name, version: params.version, stop_threshold_ms, link: link.clone() };
     context.scheduler.host_connected(&host, connected);
     let pump = tokio::spawn(pump::run(context.clone(), host.clone(), link.clone()));
     tracing::info!(envoy_key = %host.key, version = params.version, "host connected");
 
     let storage = StorageLanes::new(context.data.clone(), context.scheduler.clone(), host.clone(), link.clone());
-    let connection = Connection { context, host, link, storage, handling: AtomicBool::new(false) };
+    let connection = Connection { context, host, link, storage, held_up: AtomicBool::new(false) };
     let end = connection.live(stream).await;
     match &end {
         End::ByHost => tracing::info!(envoy_key = %connection.host.key, "host disconnected"),
@@ -200,7 +219,7 @@ impl Connection {
                 let owed = OwedPong {
                     since_ms: i64::try_from(ping.since.elapsed().as_millis()).unwrap_or(i64::MAX),
                     behind_bytes: ping.behind_bytes as u64,
-                    reading_held_up: self.handling.load(Ordering::Relaxed),
+                    reading_held_up: self.held_up.load(Ordering::Relaxed),
                 };
                 is_deaf(owed, self.context.hosts.rules())
             });
@@ -212,32 +231,23 @@ impl Connection {
     }
 
     async fn read(&self, mut stream: impl Stream<Item = Received> + Unpin) -> End {
+        let mut throttle = self.context.message_rate.map(|rate| Throttle::new(rate, Instant::now()));
         let mut next_check = Instant::now() + self.context.ping_interval;
         loop {
+            if let Some(throttle) = &throttle {
+                self.pause_until(throttle.free_at()).await;
+            }
             tokio::select! {
                 // A frame that is ready counts before silence is judged.
                 biased;
-                frame = stream.next() => match frame {
-                    Some(Ok(message)) if message.is_binary() => {
-                        self.handling.store(true, Ordering::Relaxed);
-                        if let Err(why) = self.handle(Bytes::from(message.into_payload())).await {
-                            return End::ByEngine(why);
-                        }
-                        self.handling.store(false, Ordering::Relaxed);
-                        self.host.alive(self.link.session());
+                received = stream.next() => {
+                    if let Some(throttle) = &mut throttle {
+                        throttle.take(Instant::now());
                     }
-                    Some(Ok(message)) if message.is_close() => return End::ByHost,
-                    // Text, pings and pongs carry nothing (`spec/envoy-protocol.md` 2.4).
-                    Some(Ok(_)) => self.host.alive(self.link.session()),
-                    Some(Err(error)) => {
-                        tracing::warn!(envoy_key = %self.host.key, %error, "host connection broke");
-                        if matches!(error, tokio_websockets::Error::PayloadTooLong { .. }) {
-                            return End::ByEngine(EnvoyClose::Internal);
-                        }
-                        return End::ByHost;
+                    if let Some(end) = self.take(received).await {
+                        return end;
                     }
-                    None => return End::ByHost,
-                },
+                }
                 () = tokio::time::sleep_until(next_check) => {
                     if is_silent(self.host.link_state(), self.context.clock.uptime(), self.context.hosts.rules()) {
                         return End::ByEngine(EnvoyClose::TimedOut);
@@ -245,6 +255,52 @@ impl Connection {
                     next_check = Instant::now() + self.context.ping_interval;
                 }
             }
+        }
+    }
+
+    /// Reads nothing until then, because the host has sent too much at once; or goes on if that time is past.
+    async fn pause_until(&self, free_at: Instant) {
+        if free_at > Instant::now() {
+            self.held_up.store(true, Ordering::Relaxed);
+            tokio::time::sleep_until(free_at).await;
+            self.held_up.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes a sign of life.
+    fn heard(&self) {
+        let last = self.host.alive(self.link.session());
+        let was_silent = last.is_some_and(|last| !is_eligible(last, self.context.clock.uptime(), self.context.hosts.rules()));
+        if was_silent {
+            self.context.scheduler.host_heard_again(&self.host);
+        }
+    }
+
+    /// Takes what has come over the connection; says whether it ends it.
+    async fn take(&self, received: Option<Received>) -> Option<End> {
+        match received {
+            Some(Ok(message)) if message.is_binary() => {
+                self.held_up.store(true, Ordering::Relaxed);
+                let handled = self.handle(Bytes::from(message.into_payload())).await;
+                self.held_up.store(false, Ordering::Relaxed);
+                self.heard();
+                handled.err().map(End::ByEngine)
+            }
+            Some(Ok(message)) if message.is_close() => {
+                self.host.took_leave(self.link.session());
+                Some(End::ByHost)
+            }
+            // Text, pings and pongs carry nothing (`spec/envoy-protocol.md` 2.4).
+            Some(Ok(_)) => {
+                self.heard();
+                None
+            }
+            Some(Err(error)) => {
+                tracing::warn!(envoy_key = %self.host.key, %error, "host connection broke");
+                let too_long = matches!(error, tokio_websockets::Error::PayloadTooLong { .. });
+                Some(if too_long { End::ByEngine(EnvoyClose::Internal) } else { End::ByHost })
+            }
+            None => Some(End::ByHost),
         }
     }
 

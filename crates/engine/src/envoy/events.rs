@@ -16,13 +16,20 @@ pub(super) async fn events(scheduler: &Scheduler, host: &Host, events: Vec<Event
         let actor: ActorId = checkpoint.actor_id.parse().map_err(|_| EnvoyClose::Internal)?;
         let (generation, index) = (checkpoint.generation, checkpoint.index);
         scheduler.claim(host, actor, generation);
-        // A generation that has moved on, or never was here: another namespace may have a host with the same key. There is
-        // nothing to do but to let the host forget the event.
+        let kind = kind(inner);
+        // A generation that has moved on, or never was here: another namespace may have a host with the same key. The host may
+        // forget the event, but must not go on: the start that it is about may have reached it when nobody waited for it any
+        // more.
         if host.generation_of(actor) != Some(generation) {
             host.event_processed(actor, generation, index);
+            match kind {
+                EventKind::Stopped { .. } => {}
+                EventKind::IntentSleep | EventKind::IntentStop | EventKind::Running | EventKind::SetAlarm(_) => {
+                    scheduler.dismiss(host, actor, generation);
+                }
+            }
             continue;
         }
-        let kind = kind(inner);
         match kind {
             // Told before this is stored: what reaches the host from now on may be mistaken for the next generation's.
             EventKind::Stopped { .. } => scheduler.hold_back_messages(actor, generation),
@@ -34,7 +41,7 @@ pub(super) async fn events(scheduler: &Scheduler, host: &Host, events: Vec<Event
     Ok(())
 }
 
-fn kind(event: Event) -> EventKind {
+pub(super) fn kind(event: Event) -> EventKind {
     match event {
         Event::ActorIntent { intent: ActorIntent::Sleep } => EventKind::IntentSleep,
         Event::ActorIntent { intent: ActorIntent::Stop } => EventKind::IntentStop,

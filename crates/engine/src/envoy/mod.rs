@@ -9,8 +9,16 @@ mod error;
 mod events;
 mod params;
 mod pump;
+#[cfg(feature = "simulation")]
+mod simulated;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use access::Access;
 pub(crate) use connection::{EnvoyContext, accept};
+#[cfg(feature = "simulation")]
+pub use simulated::{FromEngine, HostEnd};
+#[cfg(feature = "simulation")]
+pub(crate) use simulated::{believe_blindly, connect, start_command};

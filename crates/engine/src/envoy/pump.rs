@@ -6,8 +6,8 @@ use std::time::Duration;
 use gateway::EnvoyLink;
 use lifecycle::actor::{Command, StopReason};
 use protocol::envoy::{
-    ActorCheckpoint, ActorConfig, Command as WireCommand, CommandStartActor, CommandStopActor, CommandWrapper, StopActorReason,
-    ToEnvoy, ToEnvoyAckEvents,
+    ActorCheckpoint, Command as WireCommand, CommandStartActor, CommandStopActor, CommandWrapper, StopActorReason, ToEnvoy,
+    ToEnvoyAckEvents,
 };
 use protocol::limits;
 
@@ -87,7 +87,7 @@ async fn send_commands(
 }
 
 /// `None`: the actor has moved on, or its input cannot be read; the start threshold then ends this generation.
-async fn start(context: &EnvoyContext, pending: &PendingCommand) -> Option<CommandStartActor> {
+pub(super) async fn start(context: &EnvoyContext, pending: &PendingCommand) -> Option<CommandStartActor> {
     let config = match context.scheduler.start_config(pending.actor, pending.generation).await {
         Ok(config) => config?,
         Err(error) => {
@@ -95,16 +95,7 @@ async fn start(context: &EnvoyContext, pending: &PendingCommand) -> Option<Comma
             return None;
         }
     };
-    Some(CommandStartActor {
-        config: ActorConfig {
-            name: config.identity.name.clone(),
-            key: config.identity.key.clone(),
-            create_ts: config.identity.create_ts,
-            input: config.input,
-        },
-        hibernating_requests: config.hibernating_requests,
-        preloaded_kv: None,
-    })
+    Some(config.into_command(None))
 }
 
 fn wire_reason(reason: StopReason) -> StopActorReason {

@@ -1,6 +1,6 @@
 //! One host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gateway::{EnvoyLink, HostId, SessionId};
@@ -13,6 +13,7 @@ use protocol::id::{ActorId, NamespaceId};
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use super::draining::Draining;
 use crate::clock::Clock;
 
 /// A host and all that is known of it.
@@ -26,34 +27,37 @@ pub(crate) struct Host {
     pub(crate) acks_waiting: Arc<Notify>,
     /// Told when it has connected.
     pub(crate) connected: Arc<Notify>,
-    clock: Clock,
-    state: Mutex<State>,
+    /// Told when there may be something new to do about its drain.
+    pub(crate) drain_changed: Notify,
+    pub(super) clock: Clock,
+    pub(super) state: Mutex<State>,
 }
 
-struct State {
+pub(super) struct State {
     pool: String,
     version: u32,
     create_ts: Ts,
     /// In terms of [`Clock::uptime`].
     link_state: Link,
-    connection: Option<EnvoyLink>,
-    /// It announced that it shuts down: no new actors.
-    stopping: bool,
+    pub(super) connection: Option<EnvoyLink>,
+    /// How long it was told that it may take to stop an actor.
+    stop_threshold_ms: Option<i64>,
+    pub(super) draining: Draining,
     last_ping_ts: Ts,
     last_rtt_ms: u32,
     metadata: Option<Value>,
     /// Generation of each actor assigned to it.
-    actors: BTreeMap<ActorId, u32>,
+    pub(super) actors: BTreeMap<ActorId, u32>,
     /// Issued and not acknowledged, in the order in which they must be sent.
-    unacknowledged: BTreeMap<(ActorId, u32, i64), Unacknowledged>,
+    unacknowledged: BTreeMap<CommandKey, Command>,
+    /// Those of them that have not been sent over the present connection.
+    unsent: BTreeSet<CommandKey>,
     /// Highest event index to acknowledge per actor and generation.
     event_acks: BTreeMap<(ActorId, u32), i64>,
 }
 
-struct Unacknowledged {
-    command: Command,
-    sent_over: Option<SessionId>,
-}
+/// Actor, generation, index.
+type CommandKey = (ActorId, u32, i64);
 
 /// A command on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +72,8 @@ pub(crate) struct PendingCommand {
 pub(crate) struct Connected {
     pub(crate) pool: String,
     pub(crate) version: u32,
+    /// How long it is told that it may take to stop an actor.
+    pub(crate) stop_threshold_ms: i64,
     pub(crate) link: EnvoyLink,
 }
 
@@ -75,7 +81,6 @@ pub(crate) struct Connected {
 pub(crate) struct HostInfo {
     pub(crate) pool: String,
     pub(crate) version: u32,
-    pub(crate) actors: usize,
     pub(crate) create_ts: Ts,
     pub(crate) last_ping_ts: Ts,
     pub(crate) last_rtt_ms: u32,
@@ -84,26 +89,27 @@ pub(crate) struct HostInfo {
 }
 
 impl State {
-    fn is_current(&self, session: SessionId) -> bool {
+    pub(super) fn is_current(&self, session: SessionId) -> bool {
         self.connection.as_ref().is_some_and(|link| link.session() == session)
     }
 }
 
 impl Host {
-    pub(super) fn new(id: HostId, namespace_id: NamespaceId, key: EnvoyKey, pool: &str, clock: Clock) -> Self {
-        let now = clock.now();
+    pub(super) fn new(id: HostId, namespace_id: NamespaceId, key: EnvoyKey, pool: &str, create_ts: Ts, clock: Clock) -> Self {
         let state = State {
             pool: pool.to_owned(),
             version: 0,
-            create_ts: now,
+            create_ts,
             link_state: Link::Down { since_ts: clock.uptime() },
             connection: None,
-            stopping: false,
-            last_ping_ts: now,
+            stop_threshold_ms: None,
+            draining: Draining::default(),
+            last_ping_ts: create_ts,
             last_rtt_ms: 0,
             metadata: None,
             actors: BTreeMap::new(),
             unacknowledged: BTreeMap::new(),
+            unsent: BTreeSet::new(),
             event_acks: BTreeMap::new(),
         };
         Self {
@@ -113,13 +119,14 @@ impl Host {
             commands_waiting: Arc::default(),
             acks_waiting: Arc::default(),
             connected: Arc::default(),
+            drain_changed: Notify::new(),
             clock,
             state: Mutex::new(state),
         }
     }
 
     /// Registers a connection; returns the one it replaces.
-    pub(crate) fn connect(&self, connected: Connected) -> Option<EnvoyLink> {
+    pub(super) fn connect(&self, connected: Connected) -> Option<EnvoyLink> {
         let mut state = self.state.lock();
         if state.version != 0 && state.version != connected.version {
             tracing::warn!(envoy_key = %self.key, old = state.version, new = connected.version, "host changed its version");
@@ -128,22 +135,26 @@ impl Host {
         state.version = connected.version;
         state.link_state = Link::Up { last_pong_ts: self.clock.uptime() };
         state.last_ping_ts = self.clock.now();
-        state.stopping = false;
+        state.stop_threshold_ms = Some(connected.stop_threshold_ms);
+        state.draining.resume(self.clock.uptime());
+        // What was not acknowledged over the old connection is sent again over this one.
+        state.unsent = state.unacknowledged.keys().copied().collect();
         let replaced = state.connection.replace(connected.link);
         drop(state);
-        // What was not acknowledged over the old connection is sent again over this one.
         self.commands_waiting.notify_one();
+        self.drain_changed.notify_one();
         self.connected.notify_waiters();
         replaced
     }
 
     /// Notes the end of a connection. False: it had been replaced before.
-    pub(crate) fn disconnect(&self, session: SessionId) -> bool {
+    pub(super) fn disconnect(&self, session: SessionId) -> bool {
         let mut state = self.state.lock();
         let is_current = state.is_current(session);
         if is_current {
             state.connection = None;
             state.link_state = Link::Down { since_ts: self.clock.uptime() };
+            state.draining.pause();
         }
         is_current
     }
@@ -168,14 +179,11 @@ impl Host {
         self.state.lock().last_ping_ts = now;
     }
 
-    /// Something came over its connection.
-    pub(crate) fn alive(&self, session: SessionId) {
+    /// Something came over its connection. Returns what was known of it before; `None`: it is not the present one.
+    pub(crate) fn alive(&self, session: SessionId) -> Option<Link> {
         let mut state = self.state.lock();
-        if state.is_current(session)
-            && let Link::Up { last_pong_ts } = &mut state.link_state
-        {
-            *last_pong_ts = self.clock.uptime();
-        }
+        let now = Link::Up { last_pong_ts: self.clock.uptime() };
+        state.is_current(session).then(|| std::mem::replace(&mut state.link_state, now))
     }
 
     /// A pong came back. A time in the future says nothing about the round trip.
@@ -189,14 +197,14 @@ impl Host {
         self.state.lock().metadata = Some(metadata);
     }
 
-    /// It shuts down. False: that was known.
-    pub(crate) fn set_stopping(&self) -> bool {
-        !std::mem::replace(&mut self.state.lock().stopping, true)
+    /// Build number of the application on it; 0 before it has connected.
+    pub(crate) fn version(&self) -> u32 {
+        self.state.lock().version
     }
 
-    /// Whether it takes no new actors because it shuts down or is being replaced.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.state.lock().stopping
+    /// How long it was told that it may take to stop an actor, in milliseconds; `None` before this engine has told it.
+    pub(crate) fn stop_threshold_ms(&self) -> Option<i64> {
+        self.state.lock().stop_threshold_ms
     }
 
     pub(crate) fn assign(&self, actor: ActorId, generation: u32) {
@@ -223,8 +231,12 @@ impl Host {
     /// Queues a command until it is acknowledged.
     pub(crate) fn queue_command(&self, pending: PendingCommand) {
         let key = (pending.actor, pending.generation, pending.index);
-        let unacknowledged = Unacknowledged { command: pending.command, sent_over: None };
-        self.state.lock().unacknowledged.insert(key, unacknowledged);
+        let mut state = self.state.lock();
+        // What waits for its acknowledgement already is repeated over the next connection, not over this one.
+        if state.unacknowledged.insert(key, pending.command).is_none() {
+            state.unsent.insert(key);
+        }
+        drop(state);
         self.commands_waiting.notify_one();
     }
 
@@ -235,15 +247,13 @@ impl Host {
         if !state.is_current(session) {
             return None;
         }
-        let mut commands = Vec::new();
-        for ((actor, generation, index), waiting) in &mut state.unacknowledged {
-            if waiting.sent_over != Some(session) {
-                waiting.sent_over = Some(session);
-                let (actor, generation, index) = (*actor, *generation, *index);
-                commands.push(PendingCommand { actor, generation, index, command: waiting.command });
-            }
-        }
-        Some(commands)
+        let unsent = std::mem::take(&mut state.unsent);
+        let command = |key: CommandKey| {
+            let (actor, generation, index) = key;
+            let command = *state.unacknowledged.get(&key)?;
+            Some(PendingCommand { actor, generation, index, command })
+        };
+        Some(unsent.into_iter().filter_map(command).collect())
     }
 
     /// Forgets the commands of a generation up to an index.
@@ -253,6 +263,7 @@ impl Host {
             state.unacknowledged.range((actor, generation, i64::MIN)..=(actor, generation, index)).map(|(key, _)| *key).collect();
         for key in covered {
             state.unacknowledged.remove(&key);
+            state.unsent.remove(&key);
         }
     }
 
@@ -271,16 +282,16 @@ impl Host {
         state.is_current(session).then(|| std::mem::take(&mut state.event_acks))
     }
 
-    /// How it ranks for a new actor of `pool`; `None` if it takes none.
-    pub(super) fn candidate(&self, pool: &str, accepts: impl FnOnce(Link) -> bool) -> Option<Candidate> {
+    /// How it ranks for a new actor of its pool; `None` if it takes none.
+    pub(super) fn candidate(&self, accepts: impl FnOnce(Link) -> bool) -> Option<Candidate> {
         let state = self.state.lock();
-        let takes_actors = state.connection.is_some() && state.pool == pool && !state.stopping && accepts(state.link_state);
+        let takes_actors = state.connection.is_some() && !state.draining.stopping && accepts(state.link_state);
         takes_actors.then(|| Candidate { version: state.version, load: state.actors.len() })
     }
 
-    /// Whether it connected as a host of this pool.
-    pub(crate) fn is_of_pool(&self, pool: &str) -> bool {
-        self.state.lock().pool == pool
+    /// The pool that it named when it connected last.
+    pub(crate) fn pool(&self) -> String {
+        self.state.lock().pool.clone()
     }
 
     pub(super) fn is_unused(&self) -> bool {
@@ -293,7 +304,6 @@ impl Host {
         HostInfo {
             pool: state.pool.clone(),
             version: state.version,
-            actors: state.actors.len(),
             create_ts: state.create_ts,
             last_ping_ts: state.last_ping_ts,
             last_rtt_ms: state.last_rtt_ms,

@@ -183,6 +183,14 @@ impl Pools {
         state.errors.failed(error, now);
     }
 
+    /// Forgets what went wrong: the pool has another endpoint.
+    pub(crate) fn start_over(&self, namespace: NamespaceId, pool: &str) {
+        let mut table = self.0.table.lock();
+        let Some(state) = table.get_mut(namespace, pool) else { return };
+        (state.breaker, state.errors) = (Breaker::default(), ErrorTracker::default());
+        table.forget_if_idle(namespace, pool);
+    }
+
     /// Something is wrong with the pool, whatever it means for single starts.
     pub(crate) fn failed(&self, namespace: NamespaceId, pool: &str, error: PoolError) {
         let now = self.0.clock.now();
@@ -202,6 +210,12 @@ impl Pools {
     pub(crate) fn error(&self, namespace: NamespaceId, pool: &str) -> Option<PoolError> {
         let table = self.0.table.lock();
         table.get(namespace, pool)?.errors.active().map(|(error, _)| error.clone())
+    }
+
+    /// How many actors have a place.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn places(&self, namespace: NamespaceId, pool: &str) -> usize {
+        self.0.table.lock().get(namespace, pool).map_or(0, |pool| pool.placed.len())
     }
 
     /// Asks no endpoint any more: this process ends.

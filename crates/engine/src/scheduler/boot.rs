@@ -91,7 +91,7 @@ impl Scheduler {
         let is_hosted = record.host().is_some();
         let deadline = record.next_deadline();
         self.0.timers.arm(actor, deadline.map(|due| if is_hosted { due.max(hosts_may_be_back) } else { due }));
-        self.publish(&cell, stored, false);
+        self.publish(&cell, stored, None);
     }
 }
 
@@ -99,7 +99,9 @@ impl Scheduler {
 fn unacknowledged_commands(stored: &StoredActor) -> Vec<(i64, Command)> {
     let record = &stored.record;
     let mut commands = Vec::new();
-    let start_is_open = record.acked_command_index < 1;
+    // The order for a generation that an endpoint was asked for has the index 0 and went with the request. Sent once more over
+    // the host's connection, it would take the index of the first stop.
+    let start_is_open = record.last_command_index > 0 && record.acked_command_index < 1;
     match &record.phase {
         Phase::Starting { .. } if start_is_open => commands.push((1, Command::Start)),
         Phase::Stopping { wish, .. } => {
@@ -117,4 +119,47 @@ fn unacknowledged_commands(stored: &StoredActor) -> Vec<(i64, Command)> {
         Phase::Starting { .. } | Phase::Running { .. } | Phase::Sleeping | Phase::Reallocating { .. } | Phase::Destroyed => {}
     }
     commands
+}
+
+#[cfg(test)]
+mod tests {
+    use lifecycle::actor::{ActorRecord, AfterStart, EnvoyKey, Identity, Place};
+    use protocol::id::NamespaceId;
+
+    use super::*;
+
+    fn stored(phase: Phase, last_command_index: i64, acked_command_index: i64) -> StoredActor {
+        let identity = Identity {
+            actor_id: ActorId::from_parts([1; 16], 1),
+            namespace_id: NamespaceId::from_parts([2; 16], 1),
+            name: "counter".into(),
+            key: None,
+            pool: "default".into(),
+            create_ts: 1,
+        };
+        let record = ActorRecord { phase, generation: 1, last_command_index, acked_command_index, ..ActorRecord::new(identity) };
+        StoredActor { record, has_input: false }
+    }
+
+    #[test]
+    fn what_a_host_may_not_have_got_is_sent_again() {
+        let host = EnvoyKey::new("a");
+        let starting = || Phase::Starting { place: Place::Host(host.clone()), deadline: 9, then: AfterStart::Run };
+        let stopping = || Phase::Stopping { host: host.clone(), wish: StopWish::Move, deadline: 9 };
+        let going_away = Command::Stop(StopReason::GoingAway);
+        let cases = [
+            (stored(starting(), 1, 0), vec![(1, Command::Start)]),
+            (stored(starting(), 1, 1), vec![]),
+            (stored(Phase::Running { host: host.clone() }, 1, 0), vec![]),
+            (stored(stopping(), 2, 1), vec![(2, going_away)]),
+            (stored(stopping(), 2, 2), vec![]),
+            // An endpoint was asked for the generation, so the start was not a command to the host that came forward.
+            (stored(starting(), 0, -1), vec![]),
+            (stored(starting(), 0, 0), vec![]),
+            (stored(stopping(), 1, 0), vec![(1, going_away)]),
+        ];
+        for (actor, expected) in cases {
+            assert_eq!(unacknowledged_commands(&actor), expected, "{:?}", actor.record);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use gateway::{ActorView, EnvoyLink, Readiness};
+use gateway::{ActorView, EnvoyLink, GenerationEnd, Readiness};
 use lifecycle::actor::{Input, Phase};
 use parking_lot::Mutex;
 use protocol::id::ActorId;
@@ -154,10 +154,15 @@ impl ActorCell {
         }
     }
 
-    /// Replaces what is known, and tells whoever watches. `ended`: a generation ended with this change. `link_of` finds the
+    /// Replaces what is known, and tells whoever watches. `ended`: how a generation ended with this change. `link_of` finds the
     /// connection of the actor's host; it is asked under the lane's lock, so that of two changes at the same time the later
     /// one is shown last.
-    pub(super) fn publish(&self, loaded: Loaded, link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>, ended: bool) {
+    pub(super) fn publish(
+        &self,
+        loaded: Loaded,
+        link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>,
+        ended: Option<GenerationEnd>,
+    ) {
         let mut lane = self.lane.lock();
         lane.loaded = loaded;
         self.show(&lane, link_of, ended);
@@ -165,10 +170,10 @@ impl ActorCell {
 
     /// Tells whoever watches that the connection of the actor's host has changed. What is known of the actor stays.
     pub(super) fn refresh_link(&self, link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>) {
-        self.show(&self.lane.lock(), link_of, false);
+        self.show(&self.lane.lock(), link_of, None);
     }
 
-    fn show(&self, lane: &Lane, link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>, ended: bool) {
+    fn show(&self, lane: &Lane, link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>, ended: Option<GenerationEnd>) {
         let readiness = match &lane.loaded {
             Loaded::Unknown | Loaded::Missing => Readiness::NotReady,
             Loaded::Here(stored) if stored.record.is_destroyed() => Readiness::Destroyed,
@@ -182,9 +187,12 @@ impl ActorCell {
             }
         };
         self.view.send_if_modified(|view| {
-            let changed = ended || !same(&view.readiness, &readiness);
+            let changed = ended.is_some() || !same(&view.readiness, &readiness);
             view.readiness = readiness;
-            view.ended_generations += u64::from(ended);
+            if let Some(end) = ended {
+                view.ended_generations += 1;
+                view.last_end = Some(Arc::new(end));
+            }
             changed
         });
     }

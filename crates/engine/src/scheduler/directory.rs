@@ -1,6 +1,6 @@
 //! The scheduler as the gateway sees it.
 
-use gateway::{ActorQuery, ActorView, Directory, QueryMethod, Refusal};
+use gateway::{ActorQuery, ActorView, Directory, Obstacle, QueryMethod, Refusal};
 use lifecycle::actor::Input;
 use protocol::id::ActorId;
 use tokio::sync::watch;
@@ -25,12 +25,12 @@ impl Directory for Scheduler {
         Scheduler::watch(self, actor).await.map_err(Refusal::new)
     }
 
-    fn obstacle(&self, _actor: ActorId) -> Option<gateway::Obstacle> {
-        None
-    }
-
     fn wake(&self, actor: ActorId) {
         self.post(actor, Input::Wake);
+    }
+
+    fn obstacle(&self, actor: ActorId) -> Option<Obstacle> {
+        self.obstacle_to(actor)
     }
 }
 

@@ -16,6 +16,23 @@ use crate::hosts::Host;
 use crate::pools::{error_in_words, error_json};
 
 impl Scheduler {
+    /// What is wrong with an actor, as clients see it: whatever is wrong with its pool explains why it has no hosts
+    /// (`spec/scheduling.md` 1.5).
+    pub(crate) fn error_of(&self, record: &ActorRecord) -> Option<ActorError> {
+        let of_pool = match &record.error {
+            Some(ActorError::NoEnvoys) => self.0.pools.error(record.identity.namespace_id, &record.identity.pool),
+            Some(
+                ActorError::ConcurrentActorLimitReached
+                | ActorError::RunnerPoolError(_)
+                | ActorError::EnvoyNoResponse { .. }
+                | ActorError::EnvoyConnectionLost { .. }
+                | ActorError::Crashed { .. },
+            )
+            | None => None,
+        };
+        of_pool.map(ActorError::RunnerPoolError).or_else(|| record.error.clone())
+    }
+
     /// What keeps an actor that is in memory from taking requests now. One that somebody waits for is there.
     pub(super) fn obstacle_to(&self, actor: ActorId) -> Option<Obstacle> {
         let cell = self.0.cells.lock().get(&actor).cloned();
@@ -49,22 +66,16 @@ impl Scheduler {
 
     /// Why nobody takes an actor. What the latest attempt has found counts, because it decides when the next one is made.
     fn shortage_for(&self, record: &ActorRecord, retry_in: Duration) -> Option<Obstacle> {
-        let Identity { namespace_id, pool, .. } = &*record.identity;
-        let failing = |error: &PoolError| Obstacle::PoolFailing {
-            pool: pool.clone(),
-            fault: fault(error),
-            retry_in: Some(retry_in),
-        };
-        match &record.error {
-            Some(ActorError::RunnerPoolError(error)) => Some(failing(error)),
+        let pool = &record.identity.pool;
+        let failing =
+            |error: &PoolError| Obstacle::PoolFailing { pool: pool.clone(), fault: fault(error), retry_in: Some(retry_in) };
+        match self.error_of(record) {
+            Some(ActorError::RunnerPoolError(error)) => Some(failing(&error)),
             Some(ActorError::ConcurrentActorLimitReached) => Some(Obstacle::PoolFull {
                 pool: pool.clone(),
                 max_concurrent_actors: self.max_concurrent_actors(&record.identity),
             }),
-            Some(ActorError::NoEnvoys) => match self.0.pools.error(*namespace_id, pool) {
-                Some(error) => Some(failing(&error)),
-                None => self.why_no_host(&record.identity),
-            },
+            Some(ActorError::NoEnvoys) => self.why_no_host(&record.identity),
             // Nothing is wrong with the pool. What happened to the actor is in its error.
             Some(ActorError::EnvoyNoResponse { .. } | ActorError::EnvoyConnectionLost { .. } | ActorError::Crashed { .. })
             | None => Some(Obstacle::BackingOff { retry_in }),
@@ -165,4 +176,78 @@ fn shortened(words: &str) -> String {
 /// The time from one moment to a later one; none when a step of the clock came in between.
 fn between(from: Ts, to: Ts) -> Duration {
     Duration::from_millis(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use lifecycle::actor::AfterStart;
+    use protocol::id::NamespaceId;
+    use serde_json::json;
+
+    use super::*;
+
+    fn host() -> EnvoyKey {
+        EnvoyKey::new("h")
+    }
+
+    fn record(phase: Phase) -> ActorRecord {
+        let mut record = ActorRecord::new(Identity {
+            actor_id: ActorId::from_parts([3; 16], 1),
+            namespace_id: NamespaceId::from_parts([4; 16], 1),
+            name: "counter".to_owned(),
+            key: None,
+            pool: "p".to_owned(),
+            create_ts: 1,
+        });
+        record.phase = phase;
+        record
+    }
+
+    fn starting(place: Place) -> ActorRecord {
+        record(Phase::Starting { place, deadline: 5, then: AfterStart::Run })
+    }
+
+    fn stopped(error: bool, message: Option<&str>) -> Input {
+        let kind = EventKind::Stopped { error, message: message.map(str::to_owned) };
+        Input::Event { host: host(), generation: 1, index: 0, kind }
+    }
+
+    #[test]
+    fn how_a_generation_ends_depends_on_what_ends_it_and_how_far_it_was() {
+        let running = || record(Phase::Running { host: host() });
+        let stopping = || record(Phase::Stopping { host: host(), wish: lifecycle::actor::StopWish::Move, deadline: 5 });
+        let on_host = || starting(Place::Host(host()));
+        let message = || Some("boom".to_owned());
+        let refused = PoolError::HttpError { status_code: 502, body: "no".to_owned() };
+        let endpoint_failed = GenerationEnd::EndpointFailed(PoolFault {
+            words: "endpoint answered 502: no".to_owned(),
+            details: json!({ "serverless_http_error": { "status_code": 502, "body": "no" } }),
+        });
+        let lost = Input::HostLost { host: host(), generation: 1 };
+        let table = [
+            (on_host(), stopped(true, Some("boom")), GenerationEnd::StartFailed { message: message() }),
+            (on_host(), stopped(true, None), GenerationEnd::StartFailed { message: None }),
+            (on_host(), stopped(false, None), GenerationEnd::Stopped),
+            (on_host(), Input::DeadlineReached, GenerationEnd::StartUnanswered { host: Some("h".to_owned()) }),
+            (on_host(), lost.clone(), GenerationEnd::HostLost { host: "h".to_owned() }),
+            (starting(Place::Outbound), Input::DeadlineReached, GenerationEnd::StartUnanswered { host: None }),
+            (starting(Place::Outbound), Input::OutboundFailed { generation: 1, error: refused }, endpoint_failed),
+            (running(), stopped(true, Some("boom")), GenerationEnd::Crashed { message: message() }),
+            (running(), stopped(false, None), GenerationEnd::Stopped),
+            (running(), lost, GenerationEnd::HostLost { host: "h".to_owned() }),
+            (stopping(), stopped(true, Some("boom")), GenerationEnd::Crashed { message: message() }),
+            (stopping(), stopped(false, None), GenerationEnd::Stopped),
+            (stopping(), Input::DeadlineReached, GenerationEnd::StopUnanswered { host: "h".to_owned() }),
+        ];
+        for (before, input, expected) in table {
+            assert_eq!(generation_end(&before, &input), expected, "{:?}, {input:?}", before.phase);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_no_time_of_centuries() {
+        assert_eq!(between(5, 12), Duration::from_millis(7));
+        assert_eq!(between(12, 5), Duration::ZERO);
+        assert_eq!(between(Ts::MIN, Ts::MAX), Duration::from_millis(Ts::MAX as u64));
+    }
 }

@@ -8,9 +8,8 @@ use bytes::Bytes;
 use gateway::{EnvoyLink, SocketId};
 use lifecycle::actor::{Identity, Input};
 use lifecycle::envoy::{Link, lost_at};
-use lifecycle::eviction;
-use protocol::envoy::HibernatingRequest;
-use protocol::id::ActorId;
+use protocol::envoy::{ActorConfig, CommandStartActor, HibernatingRequest, PreloadedKv};
+use protocol::id::{ActorId, NamespaceId};
 
 use super::Scheduler;
 use crate::hosts::{Connected, Host};
@@ -26,21 +25,49 @@ pub(crate) struct StartConfig {
     pub(crate) hibernating_requests: Vec<HibernatingRequest>,
 }
 
+impl StartConfig {
+    /// The command itself.
+    pub(crate) fn into_command(self, preloaded_kv: Option<PreloadedKv>) -> CommandStartActor {
+        let config = ActorConfig {
+            name: self.identity.name.clone(),
+            key: self.identity.key.clone(),
+            create_ts: self.identity.create_ts,
+            input: self.input,
+        };
+        CommandStartActor { config, hibernating_requests: self.hibernating_requests, preloaded_kv }
+    }
+}
+
 impl Scheduler {
     /// A host has connected: its actors can be reached over the new connection, and those that wait for a host get one.
     pub(crate) fn host_connected(&self, host: &Arc<Host>, connected: Connected) {
-        let (pool, version, link) = (connected.pool.clone(), connected.version, connected.link.clone());
-        let replaced = host.connect(connected);
+        let (pool, link) = (connected.pool.clone(), connected.link.clone());
+        let replaced = self.0.hosts.connect(host, connected);
         self.republish(host);
         self.0.sockets.host_connected(&link);
         if let Some(replaced) = replaced {
             self.0.tunnels.link_lost(&replaced);
             replaced.replace();
         }
-        self.drain_for_newer_version(host, &pool, version);
+        self.review_versions(host.namespace_id, &pool);
         self.0.pools.succeeded(host.namespace_id, &pool);
         self.renew_requests(host, &pool);
-        for actor in self.0.pools.waiting(host.namespace_id, &pool) {
+        self.offer_capacity(host.namespace_id, &pool);
+    }
+
+    /// A host that had been silent for so long that it got no actors is heard again.
+    pub(crate) fn host_heard_again(&self, host: &Host) {
+        let pool = host.pool();
+        self.review_versions(host.namespace_id, &pool);
+        self.offer_capacity(host.namespace_id, &pool);
+    }
+
+    fn offer_capacity(&self, namespace: NamespaceId, pool: &str) {
+        // Where an endpoint is asked for each start, whoever waits does not wait for a host.
+        if self.0.pools.is_serverless(namespace, pool) {
+            return;
+        }
+        for actor in self.0.pools.waiting(namespace, pool) {
             self.post(actor, Input::CapacityArrived);
         }
     }
@@ -48,9 +75,14 @@ impl Scheduler {
     /// A connection has ended. Its actors stay assigned until the host counts as lost.
     pub(crate) fn host_disconnected(&self, host: &Arc<Host>, link: &EnvoyLink) {
         link.close();
-        if host.disconnect(link.session()) {
+        if self.0.hosts.disconnect(host, link.session()) {
             self.republish(host);
-            self.watch_for_loss(host.clone());
+            if host.is_finished() {
+                self.give_up(host);
+            } else {
+                self.watch_for_loss(host.clone());
+            }
+            self.review_versions(host.namespace_id, &host.pool());
         }
         // Last: whoever is told of the loss looks for the actor again, and must not find this link.
         self.0.tunnels.link_lost(link);
@@ -66,69 +98,31 @@ impl Scheduler {
         tokio::spawn(async move {
             let wait_ms = (lost_at - scheduler.0.clock.uptime()).max(0);
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(wait_ms as u64)) => {}
+                biased;
                 // A host that comes and goes would gather watches otherwise.
                 () = connected => return,
+                () = tokio::time::sleep(Duration::from_millis(wait_ms as u64)) => {}
             }
             // A reconnect at the last moment, even if it was lost again, has its own watch.
             if host.link_state() == link {
-                scheduler.0.sockets.host_lost(host.id, |actor| host.generation_of(actor).is_some());
-                for (actor, generation) in host.assigned() {
-                    scheduler.post(actor, Input::HostLost { host: host.key.clone(), generation });
-                }
+                scheduler.give_up(&host);
             }
         });
+    }
+
+    /// Takes away all that runs on a host: nobody will hear of it again.
+    fn give_up(&self, host: &Host) {
+        host.forget_drain();
+        self.0.sockets.host_lost(host.id, |actor| host.generation_of(actor).is_some());
+        for (actor, generation) in host.assigned() {
+            self.post(actor, Input::HostLost { host: host.key.clone(), generation });
+        }
     }
 
     /// A host has answered a ping that was sent at a time.
     pub(crate) fn host_ponged(&self, host: &Host, pinged_ts: lifecycle::Ts) {
         host.ponged(pinged_ts);
         self.0.sockets.host_ponged(host.id, pinged_ts);
-    }
-
-    /// A host shuts down: it gets no new actors, and those it has move at the pool's pace.
-    pub(crate) fn host_stopping(&self, host: &Arc<Host>) {
-        if host.set_stopping() {
-            self.drain(host);
-        }
-    }
-
-    fn drain_for_newer_version(&self, connected: &Arc<Host>, pool: &str, version: u32) {
-        let drains = self.0.catalog.pool(connected.namespace_id, pool).is_some_and(|pool| pool.config.drain_on_version_upgrade);
-        if !drains {
-            return;
-        }
-        if self.0.hosts.has_newer_than(connected.namespace_id, pool, version) {
-            self.host_stopping(connected);
-        }
-        for host in self.0.hosts.older_than(connected.namespace_id, pool, version) {
-            if host.set_stopping() {
-                tracing::info!(envoy_key = %host.key, newer = version, "draining a host of an older version");
-                self.drain(&host);
-            }
-        }
-    }
-
-    /// Moves the actors of a host elsewhere, at the pace that the pool's configuration asks for now.
-    fn drain(&self, host: &Arc<Host>) {
-        let pace = self
-            .0
-            .catalog
-            .pool(host.namespace_id, &host.info().pool)
-            .map_or_else(Default::default, |pool| pool.config.eviction)
-            .pace();
-        let scheduler = self.clone();
-        let host = host.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(u64::from(pace.delay_s))).await;
-            let assigned = host.assigned();
-            let began = tokio::time::Instant::now();
-            let delay_ms = u64::from(pace.delay_s) * 1000;
-            for ((actor, generation), due_ms) in assigned.iter().zip(eviction::due_times_ms(&pace, assigned.len())) {
-                tokio::time::sleep_until(began + Duration::from_millis(due_ms - delay_ms)).await;
-                scheduler.post(*actor, Input::Evict { generation: *generation });
-            }
-        });
     }
 
     fn republish(&self, host: &Host) {

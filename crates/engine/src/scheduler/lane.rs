@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use gateway::EnvoyLink;
+use gateway::{EnvoyLink, GenerationEnd};
 use lifecycle::actor::{ActorError, ActorRecord, Command, CommandToHost, Input, Phase, Place, Shortage, StopReason, World, step};
-use protocol::id::ActorId;
+use protocol::id::{ActorId, NamespaceId};
 use store::StoreError;
 
 use super::Scheduler;
 use super::cell::{ActorCell, Loaded, Lookup, Work};
+use super::explain::generation_end;
 use super::persist::{self, Change};
 use crate::hosts::{Host, PendingCommand};
 use crate::pools::{Offer, Stands};
@@ -25,6 +26,12 @@ enum LoadError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Corrupt(#[from] CorruptRow),
+}
+
+/// A generation that is over.
+pub(super) struct Ended {
+    generation: u32,
+    how: GenerationEnd,
 }
 
 /// Runs until nothing waits for the actor.
@@ -49,11 +56,11 @@ pub(super) async fn run(scheduler: Scheduler, cell: Arc<ActorCell>) {
 async fn look_up(scheduler: &Scheduler, cell: &ActorCell) -> Result<Option<Arc<StoredActor>>, LoadError> {
     let value = scheduler.0.store.get(vec![actor::key(cell.id)]).await?.pop().flatten();
     let Some(value) = value else {
-        cell.publish(Loaded::Missing, |_nobody| None, false);
+        cell.publish(Loaded::Missing, |_nobody| None, None);
         return Ok(None);
     };
     let stored = Arc::new(actor::parse(cell.id, value)?);
-    scheduler.publish(cell, stored.clone(), false);
+    scheduler.publish(cell, stored.clone(), None);
     Ok(Some(stored))
 }
 
@@ -77,38 +84,44 @@ async fn process(scheduler: &Scheduler, cell: &Arc<ActorCell>, work: VecDeque<Wo
         match one {
             Work::Load(done) => drop(done.send(Lookup::Exists)),
             Work::Input(input) => {
-                let before = next.is_placed().then_some(next.generation);
-                next = decide(scheduler, next, &input, &mut commands);
-                if before.is_some() && before != next.is_placed().then_some(next.generation) {
-                    ended = before;
+                let after = decide(scheduler, &next, &input, &mut commands);
+                if next.is_placed() && !(after.is_placed() && after.generation == next.generation) {
+                    ended = Some(Ended { generation: next.generation, how: generation_end(&next, &input) });
                 }
+                next = after;
                 inputs.push(input);
             }
         }
     }
-    let after = StoredActor { record: next, has_input: stored.has_input };
-    if let Err(error) = make_durable(scheduler, &stored, &after).await {
-        tracing::error!(actor_id = %cell.id, %error, "an actor's new state cannot be stored; nothing was done");
+    let after = Arc::new(StoredActor { record: next, has_input: stored.has_input });
+    let change = persist::change(&stored, &after);
+    let is_start = matches!(change, Change::Running(_));
+    if is_start {
+        scheduler.perform(cell, &stored.record, after.clone(), Vec::new(), None);
+    }
+    if let Err(error) = make_durable(scheduler, change).await {
+        tracing::error!(actor_id = %cell.id, %error, "an actor's new state cannot be stored; nothing was acknowledged");
         // A place that was offered meanwhile is free again.
         scheduler.settle(&stored.record);
         cell.forget();
         return;
     }
-    let after = Arc::new(after);
-    scheduler.perform(cell, &stored.record, after, commands, ended);
+    if !is_start {
+        scheduler.perform(cell, &stored.record, after, commands, ended);
+    }
     scheduler.acknowledge(cell, &inputs);
     scheduler.dismiss_late_hosts(cell, &inputs);
 }
 
-fn decide(scheduler: &Scheduler, record: ActorRecord, input: &Input, commands: &mut Vec<CommandToHost>) -> ActorRecord {
+fn decide(scheduler: &Scheduler, record: &ActorRecord, input: &Input, commands: &mut Vec<CommandToHost>) -> ActorRecord {
     let now = scheduler.0.clock.now();
     let identity = &record.identity;
     let offer = if may_allocate(input) { scheduler.0.pools.offer(identity) } else { Offer::None(Shortage::NoHosts) };
-    let stop_threshold_ms = scheduler.stop_threshold_ms(&record);
+    let stop_threshold_ms = scheduler.stop_threshold_ms(record);
     let world = World { now, rules: &scheduler.0.config.rules, stop_threshold_ms, capacity: offer.capacity() };
-    let stepped = step(&record, input, &world);
+    let stepped = step(record, input, &world);
     if stepped.record.generation == record.generation {
-        scheduler.return_offer(&offer, &record);
+        scheduler.return_offer(&offer, record);
     }
     tracing::debug!(actor_id = %identity.actor_id, ?input, outcome = ?stepped.outcome, phase = ?stepped.record.phase, "step");
     commands.extend(stepped.commands);
@@ -148,15 +161,15 @@ pub(super) fn is_asked_for(record: &ActorRecord) -> bool {
     matches!(record.phase, Phase::Starting { place: Place::Outbound, .. })
 }
 
-async fn make_durable(scheduler: &Scheduler, before: &StoredActor, after: &StoredActor) -> Result<(), StoreError> {
-    match persist::change(before, after) {
+async fn make_durable(scheduler: &Scheduler, change: Change) -> Result<(), StoreError> {
+    match change {
         Change::None => Ok(()),
         // Losing it costs one repeated command, which hosts recognise.
         Change::Lazy(batch) => match scheduler.0.store.write_lazy(batch.clone()) {
             Err(StoreError::Busy) => scheduler.0.store.write(batch).await,
             written => written,
         },
-        Change::Durable(batch) => scheduler.0.store.write(batch).await,
+        Change::Running(batch) | Change::Durable(batch) => scheduler.0.store.write(batch).await,
     }
 }
 
@@ -169,7 +182,7 @@ impl Scheduler {
         before: &ActorRecord,
         after: Arc<StoredActor>,
         commands: Vec<CommandToHost>,
-        ended: Option<u32>,
+        ended: Option<Ended>,
     ) {
         let record = &after.record;
         let actor = cell.id;
@@ -185,6 +198,10 @@ impl Scheduler {
         if stands(before) != stands(record) {
             self.settle(record);
         }
+        let runs = |record: &ActorRecord| matches!(record.phase, Phase::Running { .. });
+        if runs(record) && !runs(before) {
+            self.0.pools.succeeded(record.identity.namespace_id, &record.identity.pool);
+        }
         self.0.timers.arm(actor, record.next_deadline());
         let destroyed = record.is_destroyed() && !before.is_destroyed();
         if destroyed && let Some(key) = &record.identity.key {
@@ -192,8 +209,9 @@ impl Scheduler {
         }
         // Whoever waits must ask again, or would wait in vain: nobody looks for a host any more.
         let gave_up = matches!(before.phase, Phase::Reallocating { .. }) && matches!(record.phase, Phase::Sleeping);
-        self.publish(cell, after.clone(), ended.is_some() || gave_up);
-        if let Some(generation) = ended {
+        let (generation, how) = ended.map(|Ended { generation, how }| (generation, how)).unzip();
+        self.publish(cell, after.clone(), how.or(gave_up.then_some(GenerationEnd::SearchGivenUp)));
+        if let Some(generation) = generation {
             self.0.tunnels.generation_ended(actor, generation);
             self.0.outbound.over(actor, generation);
         }
@@ -256,8 +274,14 @@ impl Scheduler {
     /// How long a host may take to stop an actor.
     pub(super) fn stop_threshold_ms(&self, record: &ActorRecord) -> i64 {
         let identity = &record.identity;
-        let pool = self.0.catalog.pool(identity.namespace_id, &identity.pool);
-        let pool_grace_ms = pool.map_or(0, |pool| pool.config.drain_grace_ms());
+        let host = record.host().and_then(|host| self.0.hosts.get(identity.namespace_id, host));
+        let announced = host.and_then(|host| host.stop_threshold_ms());
+        announced.unwrap_or_else(|| self.pool_stop_threshold_ms(identity.namespace_id, &identity.pool))
+    }
+
+    /// What a host of a pool is told when it connects: how long it may take to stop an actor (`decisions.md` 2).
+    pub(crate) fn pool_stop_threshold_ms(&self, namespace: NamespaceId, pool: &str) -> i64 {
+        let pool_grace_ms = self.0.catalog.pool(namespace, pool).map_or(0, |pool| pool.config.drain_grace_ms());
         self.0.config.stop_threshold_ms.max(pool_grace_ms)
     }
 
@@ -269,14 +293,14 @@ impl Scheduler {
         if waits_for_host && self.0.hosts.choose(identity.namespace_id, &identity.pool).is_some() {
             self.post(identity.actor_id, Input::CapacityArrived);
         }
-        let is_placed = record.generation != before.generation;
-        if is_placed && self.host_of(record).is_some_and(|host| host.is_stopping()) {
-            self.post(identity.actor_id, Input::Evict { generation: record.generation });
+        let is_placed = record.generation != before.generation || record.host() != before.host();
+        if is_placed && let Some(host) = self.host_of(record).filter(|host| host.is_draining()) {
+            self.placed_on_draining_host(&host, record);
         }
     }
 
     /// Shows an actor's state to whoever watches it.
-    pub(super) fn publish(&self, cell: &ActorCell, stored: Arc<StoredActor>, ended: bool) {
+    pub(super) fn publish(&self, cell: &ActorCell, stored: Arc<StoredActor>, ended: Option<GenerationEnd>) {
         cell.publish(Loaded::Here(stored), |stored| self.link_to(stored), ended);
     }
 
@@ -314,12 +338,18 @@ impl Scheduler {
             if record.host() == Some(key) && record.generation == *generation {
                 continue;
             }
-            let Some(host) = self.0.hosts.get(record.identity.namespace_id, key) else { continue };
-            host.unassign(cell.id, *generation);
-            // It may not know yet; a host that has stopped the generation already takes no notice.
-            let command = Command::Stop(StopReason::Lost);
-            host.queue_command(PendingCommand { actor: cell.id, generation: *generation, index: LOST_INDEX, command });
+            if let Some(host) = self.0.hosts.get(record.identity.namespace_id, key) {
+                host.unassign(cell.id, *generation);
+                self.dismiss(&host, cell.id, *generation);
+            }
         }
+    }
+
+    /// Tells a host that it has no right to a generation, if it does not know yet. One that has stopped the generation already
+    /// takes no notice.
+    pub(crate) fn dismiss(&self, host: &Host, actor: ActorId, generation: u32) {
+        let command = Command::Stop(StopReason::Lost);
+        host.queue_command(PendingCommand { actor, generation, index: LOST_INDEX, command });
     }
 
     pub(super) fn retire(&self, cell: &Arc<ActorCell>) {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use lifecycle::Ts;
+use lifecycle::actor::Phase;
 use protocol::id::{ActorId, NamespaceId};
 use protocol::limits;
 use store::Scan;
 
 use super::Scheduler;
 use crate::error::ApiError;
+use crate::hosts::Host;
 use crate::records::actor::{self, StoredActor};
 use crate::records::actor_index;
 
@@ -25,17 +27,27 @@ pub(crate) struct ListQuery<'a> {
 }
 
 impl Scheduler {
-    /// The actors with these ids that exist, in the same order, `None` for the others.
+    /// The actors with these ids that exist, in the same order, `None` for the others. What is in memory is not read again,
+    /// and may be ahead of the store: see [`super::persist::Change::Running`].
     pub(crate) async fn actors(&self, ids: &[ActorId]) -> Result<Vec<Option<Arc<StoredActor>>>, ApiError> {
-        let values = self.0.store.get(ids.iter().map(|id| actor::key(*id)).collect()).await?;
-        let mut actors = Vec::with_capacity(ids.len());
-        for (id, value) in ids.iter().zip(values) {
-            actors.push(match value {
-                Some(value) => Some(Arc::new(actor::parse(*id, value)?)),
-                None => None,
-            });
+        let mut actors = self.resident(ids);
+        let missing: Vec<usize> = (0..ids.len()).filter(|position| actors[*position].is_none()).collect();
+        if missing.is_empty() {
+            return Ok(actors);
+        }
+        let values = self.0.store.get(missing.iter().map(|position| actor::key(ids[*position])).collect()).await?;
+        for (position, value) in missing.into_iter().zip(values) {
+            if let Some(value) = value {
+                actors[position] = Some(Arc::new(actor::parse(ids[position], value)?));
+            }
         }
         Ok(actors)
+    }
+
+    /// Those of these actors that are in memory.
+    fn resident(&self, ids: &[ActorId]) -> Vec<Option<Arc<StoredActor>>> {
+        let cells = self.0.cells.lock();
+        ids.iter().map(|id| cells.get(id)?.stored()).collect()
     }
 
     /// One actor of a namespace.
@@ -64,6 +76,17 @@ impl Scheduler {
     /// Forgets who holds a key, so that the store is asked again: its holder turned out to be destroyed.
     pub(crate) fn forget_holder(&self, namespace: NamespaceId, name: &str, key: &str) {
         self.0.keys.remove(namespace, name, key);
+    }
+
+    /// How many actors of a host have reported that they run, and have not been given up or moved since
+    /// (`spec/scheduling.md` 1.3). Looks at each of them: for lists.
+    pub(crate) fn slots(&self, host: &Host) -> usize {
+        let has_run = |(actor, _generation): &(ActorId, u32)| {
+            let cell = self.0.cells.lock().get(actor).cloned();
+            let stored = cell.and_then(|cell| cell.stored());
+            stored.is_some_and(|stored| !matches!(stored.record.phase, Phase::Starting { .. }))
+        };
+        host.assigned().iter().filter(|actor| has_run(actor)).count()
     }
 
     /// Actors of a name, newest first.

@@ -9,6 +9,8 @@ mod boot;
 mod cell;
 mod create;
 mod directory;
+mod drain;
+mod explain;
 mod hosting;
 mod key_cache;
 mod lane;
@@ -45,6 +47,7 @@ use timers::Timers;
 
 pub(crate) use boot::load;
 pub(crate) use create::{Created, NewActor};
+pub(crate) use hosting::StartConfig;
 pub(crate) use lookup::ListQuery;
 pub(crate) use outbound::OutboundOrder;
 
@@ -92,6 +95,7 @@ struct Shared {
     hosts: Hosts,
     pools: Pools,
     outbound: Outbound,
+    seen_versions: drain::SeenVersions,
     tunnels: Tunnels,
     sockets: OpenSockets,
     clock: Clock,
@@ -118,6 +122,7 @@ impl Scheduler {
             hosts,
             pools,
             outbound: Outbound::new(orders),
+            seen_versions: drain::SeenVersions::default(),
             tunnels,
             sockets,
             clock: clock.clone(),

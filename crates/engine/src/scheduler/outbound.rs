@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lifecycle::Ts;
-use lifecycle::actor::{Identity, Input};
+use lifecycle::actor::{Identity, Input, Phase};
 use lifecycle::pool::PoolError;
 use parking_lot::Mutex;
-use protocol::id::ActorId;
+use protocol::id::{ActorId, NamespaceId};
 use tokio::sync::mpsc;
 
 use super::Scheduler;
@@ -98,10 +98,11 @@ impl Scheduler {
         let Some(stored) = cell.and_then(|cell| cell.stored()) else { return };
         let identity = &stored.record.identity;
         // A host of another pool may know the actor's id, but has no right to it.
-        let may_have_it = identity.namespace_id == host.namespace_id && host.is_of_pool(&identity.pool);
+        let may_have_it = identity.namespace_id == host.namespace_id && host.pool() == identity.pool;
         if may_have_it && self.0.outbound.claim(actor, generation) {
             host.assign(actor, generation);
             self.post(actor, Input::HostFound { host: host.key.clone(), generation });
+            self.outbound_accepted(identity);
         }
     }
 
@@ -118,22 +119,73 @@ impl Scheduler {
         }
     }
 
-    /// The endpoint has accepted a start request.
+    /// The endpoint deals with a start: a host has come forward, or the request has been open for a while.
     pub(crate) fn outbound_accepted(&self, actor: &Identity) {
         for waiting in self.0.pools.start_accepted(actor.namespace_id, &actor.pool) {
             self.post(waiting, Input::CapacityArrived);
         }
     }
 
-    /// The endpoint has not accepted a start request that was tried at `began`.
-    pub(crate) fn outbound_refused(&self, actor: &Identity, generation: u32, began: Ts, error: PoolError) {
-        self.0.pools.start_failed(actor.namespace_id, &actor.pool, began, error.clone());
-        self.post(actor.actor_id, Input::OutboundFailed { generation, error });
+    /// A start request that was tried at `began` was refused, or has ended before its actor.
+    pub(crate) fn outbound_failed(&self, actor: &Identity, generation: u32, began: Ts, error: PoolError) {
+        let input = match self.host_that_came_forward(actor, generation) {
+            // However well its answer began, it has led to nothing.
+            None => {
+                self.0.pools.start_failed(actor.namespace_id, &actor.pool, began, error.clone());
+                Input::OutboundFailed { generation, error }
+            }
+            Some((host, is_stopping)) => {
+                self.0.pools.failed(actor.namespace_id, &actor.pool, error.clone());
+                match host.link() {
+                    // The host is there. The actor can be saved and go where a request sees to it again.
+                    Some(_) if !is_stopping => Input::Evict { generation },
+                    Some(_) | None => Input::OutboundFailed { generation, error },
+                }
+            }
+        };
+        self.post(actor.actor_id, input);
     }
 
-    /// A start request that had been accepted has ended before its actor.
-    pub(crate) fn outbound_broken(&self, actor: &Identity, generation: u32, error: PoolError) {
-        self.0.pools.failed(actor.namespace_id, &actor.pool, error.clone());
-        self.post(actor.actor_id, Input::OutboundFailed { generation, error });
+    /// The host that has a generation, if one has come forward for it, and whether it was told to stop it.
+    fn host_that_came_forward(&self, actor: &Identity, generation: u32) -> Option<(Arc<Host>, bool)> {
+        if self.0.outbound.is_open(actor.actor_id, generation) {
+            return None;
+        }
+        let cell = self.0.cells.lock().get(&actor.actor_id).cloned()?;
+        let stored = cell.stored()?;
+        let host = self.0.hosts.get(actor.namespace_id, stored.record.host()?)?;
+        Some((host, matches!(stored.record.phase, Phase::Stopping { .. })))
+    }
+
+    /// A pool's configuration was written or deleted: those who wait for a place in it may have one now. What was wrong with
+    /// another endpoint is forgotten.
+    pub(crate) fn pool_saved(&self, namespace: NamespaceId, pool: &str, endpoint_changed: bool) {
+        if endpoint_changed {
+            self.0.pools.start_over(namespace, pool);
+        }
+        for waiting in self.0.pools.waiting(namespace, pool) {
+            self.post(waiting, Input::CapacityArrived);
+        }
+    }
+
+    /// Something is wrong with a pool, whatever it means for its actors.
+    pub(crate) fn pool_failed(&self, namespace: NamespaceId, pool: &str, error: PoolError) {
+        self.0.pools.failed(namespace, pool, error);
+    }
+
+    /// The error that a pool shows now.
+    pub(crate) fn pool_error(&self, namespace: NamespaceId, pool: &str) -> Option<PoolError> {
+        self.0.pools.error(namespace, pool)
+    }
+
+    /// Asks no endpoint for anything any more: this process ends, and the next one goes on.
+    pub(crate) fn stop_asking_endpoints(&self) {
+        self.0.pools.stop();
+    }
+
+    /// How many actors have a place in a serverless pool.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn places(&self, namespace: NamespaceId, pool: &str) -> usize {
+        self.0.pools.places(namespace, pool)
     }
 }

@@ -1,7 +1,7 @@
 //! Which rows a change of an actor writes. Pure.
 
 use bytes::Bytes;
-use lifecycle::actor::{ActorRecord, Phase};
+use lifecycle::actor::{ActorRecord, Phase, Place};
 use protocol::id::ActorId;
 use store::Batch;
 
@@ -14,6 +14,9 @@ pub(super) enum Change {
     None,
     /// Something that may get lost in a crash.
     Lazy(Batch),
+    /// That the actor runs. Its host says so again until it is acknowledged, so only the acknowledgement must wait until this
+    /// is durable, and not those who wait for the actor.
+    Running(Batch),
     /// Something that must be durable before anybody acts on it.
     Durable(Batch),
 }
@@ -38,7 +41,22 @@ pub(super) fn change(before: &StoredActor, after: &StoredActor) -> Change {
     let mut batch = Batch::new();
     put_record(&mut batch, after);
     put_indexes(&mut batch, &before.record, &after.record);
-    Change::Durable(batch)
+    if is_start(&before.record, &after.record) { Change::Running(batch) } else { Change::Durable(batch) }
+}
+
+/// Whether the host that was told to start the actor has said that it runs, and nothing else has happened.
+fn is_start(before: &ActorRecord, after: &ActorRecord) -> bool {
+    let Phase::Running { host } = &after.phase else { return false };
+    let was_told = matches!(&before.phase, Phase::Starting { place: Place::Host(told), .. } if told == host);
+    let started = ActorRecord {
+        phase: after.phase.clone(),
+        start_ts: after.start_ts,
+        connectable_ts: after.connectable_ts,
+        last_event_index: after.last_event_index,
+        acked_command_index: after.acked_command_index,
+        ..before.clone()
+    };
+    was_told && started == *after
 }
 
 /// The rows of a new actor, whose first step has been made already.
@@ -110,5 +128,60 @@ fn is_active(record: &ActorRecord) -> bool {
     match record.phase {
         Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. } | Phase::Reallocating { .. } => true,
         Phase::Sleeping | Phase::Destroyed => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lifecycle::actor::{AfterStart, EnvoyKey, Identity};
+    use protocol::id::NamespaceId;
+
+    use super::*;
+
+    fn stored(phase: Phase) -> StoredActor {
+        let identity = Identity {
+            actor_id: ActorId::from_parts([1; 16], 1),
+            namespace_id: NamespaceId::from_parts([2; 16], 1),
+            name: "name".to_owned(),
+            key: None,
+            pool: "pool".to_owned(),
+            create_ts: 1,
+        };
+        StoredActor { record: ActorRecord { phase, generation: 1, ..ActorRecord::new(identity) }, has_input: false }
+    }
+
+    fn starting(place: Place) -> StoredActor {
+        stored(Phase::Starting { place, deadline: 9, then: AfterStart::Run })
+    }
+
+    fn is_shown_first(before: &StoredActor, after: &StoredActor) -> bool {
+        match change(before, after) {
+            Change::Running(_) => true,
+            Change::Durable(_) => false,
+            Change::None | Change::Lazy(_) => panic!("this must be durable at some point"),
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_start_is_shown_before_it_is_durable() {
+        let host = EnvoyKey::new("host");
+        let before = starting(Place::Host(host.clone()));
+        let mut after = stored(Phase::Running { host: host.clone() });
+        after.record.start_ts = Some(5);
+        after.record.connectable_ts = Some(5);
+        after.record.last_event_index = 0;
+        after.record.acked_command_index = 1;
+        assert!(is_shown_first(&before, &after));
+        // After a crash somebody else could be asked for the same generation.
+        assert!(!is_shown_first(&starting(Place::Outbound), &after));
+        assert!(!is_shown_first(&starting(Place::Host(EnvoyKey::new("another"))), &after));
+        assert!(!is_shown_first(&stored(Phase::Sleeping), &after));
+        let mut with_alarm = StoredActor { record: after.record.clone(), has_input: false };
+        with_alarm.record.alarm_ts = Some(7);
+        assert!(!is_shown_first(&before, &with_alarm));
+        let mut another_generation = StoredActor { record: after.record.clone(), has_input: false };
+        another_generation.record.generation = 2;
+        assert!(!is_shown_first(&before, &another_generation));
+        assert!(!is_shown_first(&after, &stored(Phase::Sleeping)));
     }
 }

@@ -7,11 +7,12 @@ use lifecycle::Ts;
 use lifecycle::actor::Input;
 use parking_lot::Mutex;
 use protocol::id::ActorId;
-use store::Scan;
+use store::StoreError;
 use tokio::sync::Notify;
 
 use super::Scheduler;
 use crate::clock::Clock;
+use crate::pages::Pages;
 use crate::records::actor_index;
 
 /// Deadlines that are further away stay on disk.
@@ -90,43 +91,56 @@ impl Armed {
 }
 
 impl Scheduler {
-    /// Fires deadlines for as long as the engine runs.
+    /// Fires deadlines for as long as the engine runs, also while further ones are read.
     pub(crate) async fn run_timers(self) {
-        let mut refill = tokio::time::interval(REFILL_INTERVAL);
-        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        tokio::join!(biased; self.fire_deadlines(), self.read_deadlines(), self.sweep_regularly());
+    }
+
+    async fn fire_deadlines(&self) {
         loop {
             let now = self.0.clock.now();
             for actor in self.0.timers.take_due(now) {
                 self.post(actor, Input::DeadlineReached);
             }
-            // Without a deadline the other branches set the pace.
+            // Without a deadline there is nothing to do until there is one.
             let wait_ms = self.0.timers.next().map_or(HORIZON_MS, |next| next.saturating_sub(now)).max(0);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(Duration::from_millis(wait_ms as u64)) => {}
                 () = self.0.timers.earlier.notified() => {}
-                _ = refill.tick() => self.refill_timers().await,
-                _ = sweep.tick() => {
-                    self.sweep();
-                    self.forget_lost_hosts();
-                }
             }
         }
     }
 
-    async fn refill_timers(&self) {
-        let (start, end) = actor_index::due_before(self.0.clock.now() + HORIZON_MS);
-        let rows = match self.0.store.scan(Scan { max_bytes: usize::MAX, ..Scan::range(start, end) }).await {
-            Ok(rows) => rows,
-            Err(error) => {
+    async fn sweep_regularly(&self) {
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            sweep.tick().await;
+            self.sweep();
+            self.forget_lost_hosts();
+        }
+    }
+
+    async fn read_deadlines(&self) {
+        let mut refill = tokio::time::interval(REFILL_INTERVAL);
+        loop {
+            refill.tick().await;
+            if let Err(error) = self.refill_timers().await {
                 tracing::error!(%error, "deadlines cannot be read; tried again later");
-                return;
-            }
-        };
-        for (key, _) in rows {
-            match (actor_index::actor_at_end(&key), actor_index::due_time(&key)) {
-                (Ok(actor), Ok(deadline)) => self.0.timers.arm_if_absent(actor, deadline),
-                (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "a deadline row cannot be read"),
             }
         }
+    }
+
+    async fn refill_timers(&self) -> Result<(), StoreError> {
+        let mut due = Pages::new(&self.0.store, actor_index::due_before(self.0.clock.now() + HORIZON_MS));
+        while let Some(rows) = due.next().await? {
+            for (key, _) in rows {
+                match (actor_index::actor_at_end(&key), actor_index::due_time(&key)) {
+                    (Ok(actor), Ok(deadline)) => self.0.timers.arm_if_absent(actor, deadline),
+                    (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "a deadline row cannot be read"),
+                }
+            }
+        }
+        Ok(())
     }
 }

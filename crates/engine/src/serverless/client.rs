@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, LOCATION, PROXY_AUTHORIZATION, REFERER};
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION, REFERER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -32,7 +32,7 @@ use super::policy::{Blocked, Policy};
 /// How the engine names itself to endpoints: with the release whose behaviour it has.
 pub(super) const USER_AGENT_HEADER: HeaderValue = HeaderValue::from_static("RivetEngine/2.3.19");
 /// The header with the token for connections of hosts.
-pub(super) const TOKEN: &str = "x-rivet-token";
+pub(super) const TOKEN: HeaderName = HeaderName::from_static("x-rivet-token");
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -180,26 +180,21 @@ fn redirect_target(from: &Url, response: &Response<impl Sized>) -> Option<Url> {
 
 /// The request that follows a redirect. Statuses 307 and 308 keep method and body; the others ask for something to be got.
 fn redirected(call: Call, status: StatusCode, target: Url) -> Call {
-    let Call { mut method, url, mut headers, mut body } = call;
     let keeps_body = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
-    if !keeps_body && method != Method::HEAD {
-        method = Method::GET;
-        body = Bytes::new();
-        headers.remove(CONTENT_TYPE);
-        headers.remove(CONTENT_LENGTH);
+    let (method, body) = if keeps_body { (call.method, call.body) } else { (Method::GET, Bytes::new()) };
+    let loses_tls = call.url.scheme() == "https" && target.scheme() != "https";
+    // Passwords are for one host, and none of this is for who listens on the way.
+    let leaves = loses_tls || call.url.host() != target.host();
+    let stays_behind = |name: &HeaderName| {
+        let is_password = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name);
+        *name == REFERER || leaves && is_password || loses_tls && *name == TOKEN
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in call.headers.iter().filter(|(name, _)| !stays_behind(name)) {
+        headers.append(name, value.clone());
     }
-    let loses_tls = url.scheme() == "https" && target.scheme() != "https";
-    // Passwords are for one host, and for nobody who listens on the way.
-    if loses_tls || url.host() != target.host() {
-        for name in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
-            headers.remove(name);
-        }
-    }
-    if loses_tls {
-        headers.remove(TOKEN);
-        headers.remove(REFERER);
-    } else if let Ok(referer) = HeaderValue::from_str(url.as_str()) {
-        headers.insert(REFERER, referer);
+    if !loses_tls && let Ok(referer) = HeaderValue::from_str(call.url.as_str()) {
+        headers.append(REFERER, referer);
     }
     Call { method, url: target, headers, body }
 }
@@ -238,7 +233,7 @@ mod tests {
 
     fn call() -> Call {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("authorization", "Bearer a"), ("cookie", "c"), ("x-own", "o"), (TOKEN, "t")] {
+        for (name, value) in [("authorization", "Bearer a"), ("cookie", "c"), ("x-own", "o"), ("x-rivet-token", "t")] {
             headers.insert(name, HeaderValue::from_static(value));
         }
         let url = Url::parse("https://a.example/api/start").unwrap();
@@ -264,7 +259,7 @@ mod tests {
             let next = follow(status, "../elsewhere?x=1#part").unwrap();
             assert_eq!((next.method.as_str(), next.url.as_str()), ("POST", "https://a.example/elsewhere?x=1"));
             assert_eq!(next.body, "body");
-            assert_eq!(names(&next), ["authorization", "cookie", "x-own", TOKEN, "referer"]);
+            assert_eq!(names(&next), ["authorization", "cookie", "x-own", "x-rivet-token", "referer"]);
             assert_eq!(next.headers[REFERER], "https://a.example/api/start");
         }
     }
@@ -282,7 +277,7 @@ mod tests {
     #[test]
     fn credentials_stay_with_their_host_and_secrets_behind_tls() {
         let elsewhere = follow(307, "https://b.example/").unwrap();
-        assert_eq!(names(&elsewhere), ["x-own", TOKEN, "referer"]);
+        assert_eq!(names(&elsewhere), ["x-own", "x-rivet-token", "referer"]);
         let downgraded = follow(307, "http://a.example/").unwrap();
         assert_eq!(names(&downgraded), ["x-own"]);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use url::Url;
 
 /// Why a request to an endpoint cannot be made.
@@ -30,14 +30,19 @@ pub(super) fn route(url: &str, route: &str) -> Result<Url, EndpointError> {
     Ok(url)
 }
 
-/// The operator's headers, in their order.
-pub(super) fn headers(given: &BTreeMap<String, String>) -> Result<HeaderMap, EndpointError> {
+/// Headers that say where a request ends. They are for whoever writes it.
+const FRAMING: [HeaderName; 5] = [CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE];
+
+/// The operator's headers, in their order, without those that are the engine's to send.
+pub(super) fn headers(given: &BTreeMap<String, String>, engines: &[HeaderName]) -> Result<HeaderMap, EndpointError> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
         let (name, value) = (name.trim(), value.trim());
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| EndpointError::HeaderName(name.to_owned()))?;
         let value = HeaderValue::from_str(value).map_err(|_| EndpointError::HeaderValue(name.to_owned()))?;
-        headers.append(header, value);
+        if !FRAMING.contains(&header) && !engines.contains(&header) {
+            headers.append(header, value);
+        }
     }
     Ok(headers)
 }
@@ -62,9 +67,12 @@ mod tests {
 
     #[test]
     fn headers_keep_their_order_and_lose_their_spaces() {
-        let given = BTreeMap::from([("X-Mine".to_owned(), " abc ".to_owned()), ("X-Other".to_owned(), "two".to_owned())]);
-        let headers = headers(&given).unwrap();
+        let given = [("Content-Length", "7"), ("X-Mine", " abc "), ("X-Other", "two"), ("accept", "x")];
+        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
+        let headers = headers(&given, &[http::header::ACCEPT]).unwrap();
         let sent: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(sent, [("x-mine", "abc"), ("x-other", "two")]);
+        let given = BTreeMap::from([("x".to_owned(), "a\r\nb".to_owned())]);
+        assert_eq!(super::headers(&given, &[]), Err(EndpointError::HeaderValue("x".to_owned())));
     }
 }

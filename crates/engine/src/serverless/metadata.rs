@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HeaderMap, HeaderValue};
+use http::header::{ACCEPT, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, StatusCode};
 use protocol::envoy::{PROTOCOL_VERSION, is_supported};
 use protocol::limits;
@@ -123,9 +123,9 @@ pub(crate) async fn fetch(client: &Client, url: &str, headers: &BTreeMap<String,
 
 fn request(url: &str, headers: &BTreeMap<String, String>) -> Result<Call, EndpointError> {
     let url: Url = endpoint::route(url, "metadata")?;
-    let mut headers: HeaderMap = endpoint::headers(headers)?;
-    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-    headers.insert(http::header::USER_AGENT, USER_AGENT_HEADER);
+    let mut headers: HeaderMap = endpoint::headers(headers, &[ACCEPT, USER_AGENT])?;
+    headers.append(ACCEPT, HeaderValue::from_static("*/*"));
+    headers.append(USER_AGENT, USER_AGENT_HEADER);
     Ok(Call { method: Method::GET, url, headers, body: Bytes::new() })
 }
 

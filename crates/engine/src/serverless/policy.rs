@@ -259,10 +259,7 @@ mod tests {
         let public = IpAddr::from([203, 1, 113, 1]);
         let link_local = IpAddr::from([169, 254, 0, 1]);
         assert_eq!(policy.filter("h", &[link_local, public]), Ok(vec![public]));
-        assert_eq!(
-            policy.filter("h", &[link_local]).unwrap_err().to_string(),
-            "host h resolved to no allowed addresses"
-        );
+        assert_eq!(policy.filter("h", &[link_local]).unwrap_err().to_string(), "host h resolved to no allowed addresses");
         assert_eq!(policy.filter::<IpAddr>("h", &[]).unwrap_err().to_string(), "failed to resolve host \"h\"");
     }
 

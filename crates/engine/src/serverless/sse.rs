@@ -107,7 +107,10 @@ mod tests {
         assert_eq!(whole("event: ping\ndata:\n\nevent: stopping\ndata:\n\n"), [Event::Ping, Event::Stopping]);
         assert_eq!(whole("\u{feff}event:ping\r\n\r\n:comment\r\rdata: {}\revent\r\r"), [Event::Ping, other("message")]);
         assert_eq!(whole("event: a\nevent: stopping\nid: 7\nretry: 1\n\n"), [Event::Stopping]);
-        assert_eq!(whole("event: pin\n\nevent:  ping\n\ndata: event: ping\n\n"), [other("pin"), other(" ping"), other("message")]);
+        assert_eq!(
+            whole("event: pin\n\nevent:  ping\n\ndata: event: ping\n\n"),
+            [other("pin"), other(" ping"), other("message")]
+        );
     }
 
     #[test]

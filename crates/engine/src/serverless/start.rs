@@ -42,23 +42,19 @@ impl Sender<'_> {
     }
 
     fn all_headers(&self) -> Result<HeaderMap, EndpointError> {
-        let mut headers = endpoint::headers(self.headers)?;
+        let mut headers = endpoint::headers(self.headers, &[ENDPOINT, POOL_NAME, NAMESPACE_NAME, ACCEPT, USER_AGENT])?;
         for (name, value) in [(ENDPOINT, self.public_url), (POOL_NAME, self.pool), (NAMESPACE_NAME, self.namespace)] {
-            // Removed first, so that it stands behind the pool's headers.
-            headers.remove(&name);
-            headers.append(&name, text(&name, value)?);
-        }
-        if let Some(token) = self.admin_token
-            && !headers.contains_key(TOKEN)
-        {
-            let name = HeaderName::from_static(TOKEN);
-            let mut value = text(&name, token.expose())?;
-            value.set_sensitive(true);
+            let value = text(&name, value)?;
             headers.append(name, value);
         }
-        headers.remove(ACCEPT);
+        if let Some(token) = self.admin_token
+            && !headers.contains_key(&TOKEN)
+        {
+            let mut value = text(&TOKEN, token.expose())?;
+            value.set_sensitive(true);
+            headers.append(TOKEN, value);
+        }
         headers.append(ACCEPT, HeaderValue::from_static(EVENT_STREAM));
-        headers.remove(USER_AGENT);
         headers.append(USER_AGENT, USER_AGENT_HEADER);
         Ok(headers)
     }
@@ -68,26 +64,16 @@ fn text(name: &HeaderName, value: &str) -> Result<HeaderValue, EndpointError> {
     HeaderValue::from_str(value).map_err(|_| EndpointError::HeaderValue(name.to_string()))
 }
 
-/// The body for hosts that speak `version`. It never has more bytes than a host accepts: preloaded data, which only saves time,
-/// is left out if needed.
-pub(super) fn body(mut start: ServerlessStart, version: u16) -> Result<Bytes, PoolError> {
-    let actor = start.checkpoint.actor_id.clone();
-    let encode = |start: &ServerlessStart| start.clone().to_body(version).map_err(|error| connection_error(error.to_string()));
-    let body = encode(&start)?;
+/// The body for hosts that speak `version`. It never has more bytes than a host accepts.
+pub(super) fn body(start: &ServerlessStart, version: u16) -> Result<Bytes, PoolError> {
+    let body = start.clone().to_body(version).map_err(|error| connection_error(error.to_string()))?;
     if body.len() <= limits::SERVERLESS_START_BODY_MAX_BYTES {
-        return Ok(body);
-    }
-    let body = match start.command.preloaded_kv.take() {
-        Some(_) => encode(&start)?,
-        None => body,
-    };
-    if body.len() <= limits::SERVERLESS_START_BODY_MAX_BYTES {
-        tracing::info!(actor_id = actor, "an actor's start would be too large with its preloaded data, which is left out");
         return Ok(body);
     }
     Err(connection_error(format!(
-        "the start of actor {actor} needs {} bytes, more than the {} that a host accepts: its input or its number of sleeping \
+        "the start of actor {} needs {} bytes, more than the {} that a host accepts: its input or its number of sleeping \
          WebSockets is too large",
+        start.checkpoint.actor_id,
         body.len(),
         limits::SERVERLESS_START_BODY_MAX_BYTES
     )))
@@ -152,7 +138,7 @@ pub(super) fn send_error(error: SendError) -> PoolError {
 
 #[cfg(test)]
 mod tests {
-    use protocol::envoy::{ActorCheckpoint, ActorConfig, CommandStartActor, KvMetadata, PreloadedKv, PreloadedKvEntry};
+    use protocol::envoy::{ActorCheckpoint, ActorConfig, CommandStartActor};
 
     use super::*;
 
@@ -179,17 +165,14 @@ mod tests {
         expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    const OURS: [(&str, &str); 3] = [
-        ("x-rivet-endpoint", "http://127.0.0.1:6420/"),
-        ("x-rivet-pool-name", "web"),
-        ("x-rivet-namespace-name", "default"),
-    ];
+    const OURS: [(&str, &str); 3] =
+        [("x-rivet-endpoint", "http://127.0.0.1:6420/"), ("x-rivet-pool-name", "web"), ("x-rivet-namespace-name", "default")];
     const LAST: [(&str, &str); 2] = [("accept", "text/event-stream"), ("user-agent", "RivetEngine/2.3.19")];
 
     #[test]
     fn headers_come_in_order() {
         let expected = [[("x-mine", "abc"), ("x-other", "two")].as_slice(), &OURS, &LAST].concat();
-        assert_eq!(sent(&[("X-Other", "two"), ("x-mine", "abc")], None), pairs(&[&expected[1..2], &expected[..1], &expected[2..]].concat()));
+        assert_eq!(sent(&[("x-mine", "abc"), ("x-other", "two")], None), pairs(&expected));
         let with_token = [OURS.as_slice(), &[("x-rivet-token", "admin")], &LAST].concat();
         assert_eq!(sent(&[], Some("admin")), pairs(&with_token));
     }
@@ -198,46 +181,34 @@ mod tests {
     fn a_pool_brings_its_own_token_but_cannot_speak_for_the_engine() {
         let given = [("accept", "x"), ("X-Rivet-Endpoint", "http://evil/"), ("x-rivet-pool-name", "p"), ("x-rivet-token", "dev")];
         let expected = [[("x-rivet-token", "dev")].as_slice(), &OURS, &LAST].concat();
-        let mut got = sent(&given, Some("admin"));
-        // Removing a header may move another one to its place; each is there once.
-        got.sort();
-        let mut expected = pairs(&expected);
-        expected.sort();
-        assert_eq!(got, expected);
+        assert_eq!(sent(&given, Some("admin")), pairs(&expected));
     }
 
-    fn start(input: usize, preloaded: Option<usize>) -> ServerlessStart {
-        let preloaded_kv = preloaded.map(|bytes| PreloadedKv {
-            entries: vec![PreloadedKvEntry {
-                key: Bytes::from_static(b"k"),
-                value: vec![0; bytes].into(),
-                metadata: KvMetadata { version: Bytes::new(), update_ts: 0 },
-            }],
-            requested_get_keys: Vec::new(),
-            requested_prefixes: Vec::new(),
-        });
+    fn start(input: usize) -> ServerlessStart {
         ServerlessStart {
             checkpoint: ActorCheckpoint { actor_id: "a".to_owned(), generation: 1, index: 0 },
             command: CommandStartActor {
                 config: ActorConfig { name: "n".to_owned(), key: None, create_ts: 0, input: Some(vec![0; input].into()) },
                 hibernating_requests: Vec::new(),
-                preloaded_kv,
+                preloaded_kv: None,
             },
         }
     }
 
     #[test]
     fn a_body_has_its_version_and_never_too_many_bytes() {
-        let small = body(start(3, Some(4)), 8).unwrap();
+        let small = body(&start(3), 8).unwrap();
         assert_eq!(small[..2], [8, 0]);
-        assert_eq!(ServerlessStart::from_body(small).unwrap(), (8, start(3, Some(4))));
+        assert_eq!(ServerlessStart::from_body(small).unwrap(), (8, start(3)));
 
         let max = limits::SERVERLESS_START_BODY_MAX_BYTES;
-        let without_preload = body(start(max / 2, Some(max / 2)), 8).unwrap();
-        assert_eq!(ServerlessStart::from_body(without_preload).unwrap().1, start(max / 2, None));
-
-        let PoolError::ConnectionError { message } = body(start(max, None), 8).unwrap_err() else { panic!("another error") };
-        assert!(message.starts_with("the start of actor a needs 167772"), "{message}");
+        let around = body(&start(max - 100), 8).unwrap().len() - (max - 100);
+        assert_eq!(body(&start(max - around), 8).unwrap().len(), max);
+        let PoolError::ConnectionError { message } = body(&start(max - around + 1), 8).unwrap_err() else {
+            panic!("another error")
+        };
+        let words = "the start of actor a needs 16777217 bytes, more than the 16777216 that a host accepts";
+        assert!(message.starts_with(words), "{message}");
     }
 
     #[test]

@@ -181,3 +181,24 @@ async fn alarms_survive_a_sudden_death_of_the_engine() {
     }
     envoy.expect_no_command(A_WHILE).await;
 }
+
+#[tokio::test]
+async fn an_alarm_outlives_a_host_that_is_silently_dead() {
+    let settings = json!({ "pegboard": { "actor_start_threshold": 100, "base_retry_timeout": 50 } });
+    let (engine, mut dead, first) = running_actor(settings).await;
+    dead.set_alarm(&first, Some(now_ms() + 50));
+    fall_asleep(&engine, &mut dead, &first).await;
+    // It gets the start, and is not heard of again. That it is lost is noticed much later than that the start is overdue.
+    let (second, _) = dead.expect_start().await;
+    assert_eq!(dead.expect_stop(&second).await, (2, StopActorReason::Lost));
+    let mut alive = engine.host().await;
+    dead.cut();
+    let run = alive.expect_start_of(&first.actor_id).await;
+    alive.running(&run);
+    let shown = engine.actor_when(&first.actor_id, "a running actor", is_running).await;
+    assert_eq!(shown.get("error"), None);
+    // It is spent when its host has spoken of alarms.
+    alive.set_alarm(&run, None);
+    fall_asleep(&engine, &mut alive, &run).await;
+    alive.expect_no_command(A_WHILE).await;
+}

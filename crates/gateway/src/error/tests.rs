@@ -2,11 +2,14 @@
 
 use std::collections::HashSet;
 use std::mem::discriminant;
+use std::time::Duration;
 
 use protocol::error::{InternalError, body};
+use protocol::id::ActorId;
 use serde_json::json;
 
 use super::*;
+use crate::obstacle::Obstacle;
 
 /// Every failure once, and what clients see of it: name, status, details.
 fn table() -> Vec<(GatewayError, &'static str, u16, Value)> {
@@ -98,18 +101,28 @@ fn table() -> Vec<(GatewayError, &'static str, u16, Value)> {
             nothing.clone(),
         ),
         (
-            E::ActorReadyTimeout { actor_id: text("a") },
+            E::ActorReadyTimeout(vain_wait()),
             "guard.actor_ready_timeout: Timed out waiting for actor to become ready. Ensure that the pool selector is \
-             accurate and there are envoys available in the namespace you created this actor.",
+             accurate and there are envoys available in the namespace you created this actor. After 1 s: it is asleep and \
+             being woken.",
             503,
-            json!({ "actor_id": "a" }),
+            json!({ "actor_id": vain_wait().actor.to_string(), "waited_ms": 1_000, "waiting_for": "asleep" }),
         ),
         (
-            E::WakeRetriesExceeded { actor_id: text("a"), wake_retries: 8 },
+            E::RunnerFailed(vain_wait()),
+            "guard.actor_runner_failed: Actor's runner pool is experiencing errors. After 1 s: it is asleep and being woken.",
+            400,
+            json!({ "actor_id": vain_wait().actor.to_string(), "waited_ms": 1_000, "waiting_for": "asleep" }),
+        ),
+        (
+            E::WakeRetriesExceeded { actor_id: text("a"), wake_retries: 8, last_end: Some(Arc::new(GenerationEnd::Stopped)) },
             "guard.actor_wake_retries_exceeded: Actor a stopped before becoming ready after 8 wake retries: \
-             actor_stopped_before_ready.",
+             actor_stopped_before_ready. Last end: stopped.",
             503,
-            json!({ "actor_id": "a", "reason": "actor_stopped_before_ready", "wake_retries": 8 }),
+            json!({
+                "actor_id": "a", "reason": "actor_stopped_before_ready", "wake_retries": 8,
+                "last_end": { "reason": "stopped" },
+            }),
         ),
         (
             E::ActorStoppedWhileWaiting { actor_id: text("a") },
@@ -231,6 +244,12 @@ fn table() -> Vec<(GatewayError, &'static str, u16, Value)> {
         // What the engine says is passed on as it is.
         (E::Refused(Refusal::new(InternalError)), "core.internal_error: An internal error occurred", 500, nothing),
     ]
+}
+
+fn vain_wait() -> Box<VainWait> {
+    let actor = ActorId::from_parts([3; 16], 1);
+    let obstacle = Some(Obstacle::Asleep);
+    Box::new(VainWait { actor, waited: Duration::from_secs(1), obstacle, last_end: None })
 }
 
 #[test]

@@ -107,11 +107,7 @@ fn ends() -> Vec<(GenerationEnd, &'static str, Value)> {
             "endpoint answered 502: Bad Gateway",
             json!({ "reason": "endpoint_failed", "runner_pool_error": fault().details }),
         ),
-        (
-            GenerationEnd::SearchGivenUp,
-            "the search for a host was given up",
-            json!({ "reason": "search_given_up" }),
-        ),
+        (GenerationEnd::SearchGivenUp, "the search for a host was given up", json!({ "reason": "search_given_up" })),
     ]
 }
 

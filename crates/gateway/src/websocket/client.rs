@@ -17,7 +17,7 @@ use tokio_websockets::proto::ProtocolError;
 use tokio_websockets::{CloseCode, Error, Message};
 
 use super::close::{ClientClose, End, INVALID_TEXT, PROTOCOL_ERROR, TOO_BIG};
-use super::keepalive::{Keepalive, Look, Throttle};
+use super::keepalive::{Keepalive, Look};
 use super::pending;
 use super::wire::Wire;
 use crate::admission::Slot;
@@ -26,6 +26,7 @@ use crate::config::GatewayConfig;
 use crate::error::GatewayError;
 use crate::io::ClientStream;
 use crate::metrics::{OpenSocket, Traffic};
+use crate::throttle::Throttle;
 
 /// A codec that was taken out for a message is put away after this long, if nothing has come behind the message. So the codecs
 /// of a socket that talks all the time are not worth mentioning, and many sockets that were opened at once have few.
@@ -90,7 +91,7 @@ impl Client {
             keepalive,
             look_at,
             alarm: Box::pin(sleep_until(look_at)),
-            throttle: rate.map(|rate| Throttle::new(rate.burst, rate.interval, Instant::now())),
+            throttle: rate.map(|rate| Throttle::new(rate, Instant::now())),
             received_close: None,
             refusal: None,
             slot: Slot::default(),

@@ -1,9 +1,8 @@
-//! Whether a silent client is still there, and how fast a busy one may talk (`spec/gateway.md` 16.2 and 18). Pure.
+//! Whether a silent client is still there (`spec/gateway.md` 18). Pure.
 
 use std::time::Duration;
 
 use protocol::limits;
-use tokio::time::Instant;
 
 use crate::io::Received;
 
@@ -64,33 +63,6 @@ fn shows_life(before: Received, now: Received) -> bool {
     }
 }
 
-/// A leaky bucket: a number of messages at once, then one per interval. What is too much waits unread in the socket.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Throttle {
-    interval: Duration,
-    /// How far ahead of its interval a message may come.
-    slack: Duration,
-    /// When the bucket is empty again.
-    empty_at: Instant,
-}
-
-impl Throttle {
-    /// Lets `burst` messages through at once, at least one, and then one per `interval`.
-    pub(super) fn new(burst: u32, interval: Duration, now: Instant) -> Self {
-        Self { interval, slack: interval.saturating_mul(burst.saturating_sub(1)), empty_at: now }
-    }
-
-    /// When the next message may be read; in the past if at once.
-    pub(super) fn free_at(&self) -> Instant {
-        self.empty_at.checked_sub(self.slack).unwrap_or(self.empty_at)
-    }
-
-    /// A message was read.
-    pub(super) fn take(&mut self, now: Instant) {
-        self.empty_at = self.empty_at.max(now) + self.interval;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,26 +101,5 @@ mod tests {
         let on_time = sent(FREE + 2 * ENOUGH, FREE + 2 * ENOUGH);
         assert_eq!(keepalive.look(on_time), Look::Alive);
         assert_eq!(keepalive.look(sent(FREE + 2 * ENOUGH + 1, 0)), Look::Alive, "it is complete: any byte will do again");
-    }
-
-    #[test]
-    fn a_burst_passes_and_the_rest_drips() {
-        let start = Instant::now();
-        let drip = Duration::from_millis(10);
-        let mut throttle = Throttle::new(3, drip, start);
-        for _ in 0..3 {
-            assert!(throttle.free_at() <= start);
-            throttle.take(start);
-        }
-        assert_eq!(throttle.free_at(), start + drip);
-        throttle.take(start + drip);
-        assert_eq!(throttle.free_at(), start + 2 * drip);
-        // A pause gives the burst back, and no more than that.
-        let later = start + Duration::from_secs(60);
-        for _ in 0..3 {
-            assert!(throttle.free_at() <= later);
-            throttle.take(later);
-        }
-        assert_eq!(throttle.free_at(), later + drip);
     }
 }

@@ -13,4 +13,5 @@ mod hibernation;
 mod http_tunnel;
 mod logs;
 mod metrics;
+mod reasons;
 mod websocket;

@@ -31,10 +31,15 @@ enum Decision {
 pub(super) fn end_generation(record: &mut ActorRecord, cause: &Cause<'_>, world: &World<'_>) -> Vec<CommandToHost> {
     let host = record.host().cloned();
     note_error(record, cause, host.as_ref());
-    match cause {
-        Cause::NoResponse | Cause::ConnectionLost | Cause::OutboundFailed(_) => record.put_alarm_back(),
+    let decision = decide(&record.phase, cause);
+    match (cause, &decision) {
+        (Cause::NoResponse | Cause::ConnectionLost | Cause::OutboundFailed(_), _) => record.put_alarm_back(),
         // It ran, so it had its chance. Trying again could go on for ever.
-        Cause::StoppedOk | Cause::StoppedError { .. } => record.served_alarm_ts = None,
+        (Cause::StoppedOk | Cause::StoppedError { .. }, Decision::Sleep | Decision::Destroy) => record.served_alarm_ts = None,
+        // It may have been stopped before its chance came. The start that follows anyway takes the alarm along.
+        (Cause::StoppedOk | Cause::StoppedError { .. }, Decision::ReallocateNow | Decision::ReallocateLater) => {
+            record.put_alarm_back();
+        }
     }
     let mut commands = Vec::new();
     if let (Cause::NoResponse | Cause::ConnectionLost | Cause::OutboundFailed(_), Some(host)) = (cause, host) {
@@ -47,7 +52,7 @@ pub(super) fn end_generation(record: &mut ActorRecord, cause: &Cause<'_>, world:
             command: Command::Stop(StopReason::Lost),
         });
     }
-    let decision = match decide(&record.phase, cause) {
+    let decision = match decision {
         Decision::Sleep if record.alarm_ts.is_some_and(|alarm| alarm <= world.now) => match cause {
             Cause::NoResponse => Decision::ReallocateLater,
             Cause::StoppedOk | Cause::StoppedError { .. } | Cause::ConnectionLost | Cause::OutboundFailed(_) => {

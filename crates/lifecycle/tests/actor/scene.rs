@@ -2,25 +2,51 @@
 
 use lifecycle::Ts;
 use lifecycle::actor::{
-    ActorError, ActorRecord, AfterStart, Command, CommandToHost, EnvoyKey, EventKind, Identity, Input, Outcome, Phase, Rules,
-    Step, StopWish, World, step,
+    ActorError, ActorRecord, AfterStart, Capacity, Command, CommandToHost, EnvoyKey, EventKind, Identity, Input, Outcome, Phase,
+    Place, Rules, Shortage, Step, StopWish, World, step,
 };
+use lifecycle::pool::PoolError;
 use protocol::id::{ActorId, NamespaceId};
 
 pub(crate) const RULES: Rules = Rules {
     start_threshold_ms: 30_000,
-    stop_threshold_ms: 1_800_000,
     retry_base_ms: 2_000,
     retry_max_exponent: 8,
     retry_reset_ms: 600_000,
     retry_give_up_ms: 300_000,
 };
 
+pub(crate) const STOP_THRESHOLD_MS: i64 = 1_800_000;
+
 /// The present time of most tests.
 pub(crate) const NOW: Ts = 1_000_000;
 
+/// Who would take the actor, should a start be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// A host of a normal pool.
+    On(&'static str),
+    /// The endpoint of a serverless pool.
+    Endpoint,
+    /// There is no host.
+    NoHosts,
+    /// The pool is full.
+    Limit,
+    /// The endpoint failed; it may be asked again after [`FAILING_FOR_MS`].
+    Failing,
+    /// The engine is about to end.
+    EngineStops,
+}
+
+pub(crate) const FAILING_FOR_MS: i64 = 700;
+
 pub(crate) fn host(name: &str) -> EnvoyKey {
     EnvoyKey::new(name)
+}
+
+/// The endpoint's answer was no start.
+pub(crate) fn bad_gateway() -> PoolError {
+    PoolError::HttpError { status_code: 502, body: "bad gateway".into() }
 }
 
 pub(crate) fn new_actor() -> ActorRecord {
@@ -34,20 +60,57 @@ pub(crate) fn new_actor() -> ActorRecord {
     })
 }
 
-/// One step at `now`, with `candidate` as the host that could take the actor.
-pub(crate) fn step_at(now: Ts, record: &ActorRecord, input: &Input, candidate: Option<&str>) -> Step {
-    let candidate = candidate.map(host);
-    step(record, input, &World { now, rules: &RULES, candidate: candidate.as_ref() })
+/// One step at `now`.
+pub(crate) fn step_at(now: Ts, record: &ActorRecord, input: &Input, room: Room) -> Step {
+    step_under(&RULES, STOP_THRESHOLD_MS, now, record, input, room)
+}
+
+/// One step under other limits.
+pub(crate) fn step_under(
+    rules: &Rules,
+    stop_threshold_ms: i64,
+    now: Ts,
+    record: &ActorRecord,
+    input: &Input,
+    room: Room,
+) -> Step {
+    let shortage = match room {
+        Room::On(name) => {
+            let capacity = Capacity::Host(&host(name));
+            return step(record, input, &World { now, rules, stop_threshold_ms, capacity });
+        }
+        Room::Endpoint => return step(record, input, &World { now, rules, stop_threshold_ms, capacity: Capacity::Outbound }),
+        Room::NoHosts => Shortage::NoHosts,
+        Room::Limit => Shortage::ConcurrentActorLimit,
+        Room::Failing => Shortage::PoolFailing { error: bad_gateway(), retry_at: now + FAILING_FOR_MS },
+        Room::EngineStops => Shortage::EngineStopping,
+    };
+    step(record, input, &World { now, rules, stop_threshold_ms, capacity: Capacity::None(&shortage) })
 }
 
 /// The next event of the actor's present generation, from its host.
 pub(crate) fn next_event(record: &ActorRecord, kind: EventKind) -> Input {
-    Input::Event {
-        host: record.host().cloned().unwrap_or_else(|| host("a")),
-        generation: record.generation,
-        index: record.last_event_index + 1,
-        kind,
-    }
+    Input::Event { host: its_host(record), generation: record.generation, index: record.last_event_index + 1, kind }
+}
+
+/// The loss of the actor's host.
+pub(crate) fn host_lost(record: &ActorRecord) -> Input {
+    Input::HostLost { host: its_host(record), generation: record.generation }
+}
+
+/// The end of the request by which the present generation was started.
+pub(crate) fn outbound_failed(record: &ActorRecord, error: PoolError) -> Input {
+    Input::OutboundFailed { generation: record.generation, error }
+}
+
+/// Host `a` speaks for the present generation.
+pub(crate) fn host_found(record: &ActorRecord) -> Input {
+    Input::HostFound { host: host("a"), generation: record.generation }
+}
+
+/// The actor's host; `a` if it has none.
+pub(crate) fn its_host(record: &ActorRecord) -> EnvoyKey {
+    record.host().cloned().unwrap_or_else(|| host("a"))
 }
 
 pub(crate) fn stopped() -> EventKind {
@@ -88,16 +151,20 @@ pub(crate) fn in_words(before: &ActorRecord, step: &Step, now: Ts) -> String {
     words.join("; ")
 }
 
-pub(crate) fn phase_in_words(phase: &Phase, now: Ts) -> String {
+fn phase_in_words(phase: &Phase, now: Ts) -> String {
     match phase {
-        Phase::Starting { host, deadline, then } => {
+        Phase::Starting { place, deadline, then } => {
+            let place = match place {
+                Place::Host(host) => format!("on {host}"),
+                Place::Outbound => "somewhere".into(),
+            };
             let then = match then {
                 AfterStart::Run => "",
                 AfterStart::Sleep => ", then sleep",
                 AfterStart::Move => ", then move",
                 AfterStart::Destroy => ", then destroy",
             };
-            format!("starting on {host} until {:+}{then}", deadline - now)
+            format!("starting {place} until {:+}{then}", deadline - now)
         }
         Phase::Running { host } => format!("running on {host}"),
         Phase::Stopping { host, wish, deadline } => {
@@ -116,9 +183,12 @@ pub(crate) fn phase_in_words(phase: &Phase, now: Ts) -> String {
     }
 }
 
-fn error_in_words(error: &ActorError) -> String {
+pub(crate) fn error_in_words(error: &ActorError) -> String {
     match error {
         ActorError::NoEnvoys => "error no envoys".into(),
+        ActorError::ConcurrentActorLimitReached => "error limit reached".into(),
+        ActorError::RunnerPoolError(PoolError::HttpError { status_code, .. }) => format!("error endpoint said {status_code}"),
+        ActorError::RunnerPoolError(other) => format!("error endpoint {other:?}"),
         ActorError::EnvoyNoResponse { envoy_key: None } => "error no response".into(),
         ActorError::EnvoyNoResponse { envoy_key: Some(host) } => format!("error no response of {host}"),
         ActorError::EnvoyConnectionLost { envoy_key } => format!("error lost {envoy_key}"),

@@ -3,7 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::actor::{ActorCheckpoint, ActorConfig, Command, CommandStartActor, CommandWrapper, HibernatingRequest};
+use super::actor::{ActorCheckpoint, Command, CommandStartActor, CommandWrapper};
 use super::to_envoy::ToEnvoy;
 use super::{DecodeError, EncodeError};
 
@@ -30,19 +30,7 @@ pub enum StartBodyError {
     NotOneStart,
 }
 
-/// Everything in a body but texts, input, sockets and preloaded entries has less than this many bytes.
-const FIXED_PARTS_MAX_BYTES: usize = 128;
-
 impl ServerlessStart {
-    /// What the body has at most without its preloaded entries, in bytes. The rest of
-    /// [`crate::limits::SERVERLESS_START_MAX_BYTES`] is room for those.
-    pub fn max_bytes_without_preload(&self) -> usize {
-        let ActorConfig { name, key, create_ts: _, input } = &self.command.config;
-        let texts = self.checkpoint.actor_id.len() + name.len() + key.as_ref().map_or(0, String::len);
-        let sockets = self.command.hibernating_requests.len() * size_of::<HibernatingRequest>();
-        FIXED_PARTS_MAX_BYTES + texts + sockets + input.as_ref().map_or(0, Bytes::len)
-    }
-
     /// The body for a host that speaks `version`.
     pub fn to_body(self, version: u16) -> Result<Bytes, EncodeError> {
         let command = CommandWrapper { checkpoint: self.checkpoint, inner: Command::StartActor(self.command) };

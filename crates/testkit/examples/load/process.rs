@@ -43,6 +43,10 @@ impl EngineProcess {
         command.env("RIVET__FILE_SYSTEM__PATH", folder.path().join("data")).env("RIVET__TELEMETRY__ENABLED", "false");
         // The published engine would put work off while the machine is busy.
         command.env("RIVET__RUNTIME__WORKER_CPU_MAX", "64000");
+        // What is measured is not how soon the engine refuses.
+        for limit in ["ACTOR_CREATE_RATE_LIMIT_REQUESTS", "ENVOY_WEBSOCKET_RATE_LIMIT_REQUESTS"] {
+            command.env(format!("RIVET__PEGBOARD__{limit}"), "1000000000");
+        }
         let log = fs::File::create(folder.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();

@@ -73,7 +73,10 @@ pub(crate) async fn measure(engine: &mut EngineProcess, count: usize, alarm_in: 
     caller.get(&format!("/gateway/{}/request/hello", last_ones[0])).await;
     let took = milliseconds(since.elapsed());
     let memory = engine.memory();
-    println!("{}", json!({ "state": "one woken", "ms": took, "resident_bytes": memory.resident, "anonymous_bytes": memory.anonymous }));
+    println!(
+        "{}",
+        json!({ "state": "one woken", "ms": took, "resident_bytes": memory.resident, "anonymous_bytes": memory.anonymous })
+    );
 }
 
 /// Lists a hundred of them again and again.

@@ -34,17 +34,21 @@ const EFFECTIVE: &[&str] = &[
     "metrics.port",
     "metrics.token",
     "nats",
+    "outbound",
     "pegboard.actor_create_rate_limit_drip_rate_ms",
     "pegboard.actor_create_rate_limit_requests",
     "pegboard.actor_retry_duration_threshold",
     "pegboard.actor_start_threshold",
     "pegboard.actor_stop_threshold",
     "pegboard.base_retry_timeout",
+    "pegboard.default_metadata_poll_interval",
     "pegboard.envoy_eligible_threshold",
     "pegboard.envoy_lost_threshold",
     "pegboard.envoy_max_response_payload_size",
     "pegboard.envoy_ping_timeout",
     "pegboard.envoy_update_ping_interval",
+    "pegboard.envoy_websocket_rate_limit_drip_rate_us",
+    "pegboard.envoy_websocket_rate_limit_requests",
     "pegboard.gateway_http_max_request_body_size",
     "pegboard.gateway_hws_max_pending_size",
     "pegboard.gateway_hws_message_ack_timeout_ms",
@@ -57,8 +61,11 @@ const EFFECTIVE: &[&str] = &[
     "pegboard.gateway_websocket_rate_limit_drip_rate_ms",
     "pegboard.gateway_websocket_rate_limit_requests",
     "pegboard.hibernating_request_eligible_threshold",
+    "pegboard.preload_max_total_bytes",
+    "pegboard.min_metadata_poll_interval",
     "pegboard.reschedule_backoff_max_exponent",
     "pegboard.retry_reset_duration",
+    "pegboard.runner_pool_consecutive_successes_to_clear_error",
     "pegboard.serverless_drain_grace_period",
     "postgres",
     "runtime.force_shutdown_duration",
@@ -123,7 +130,6 @@ fn what_an_sdk_launcher_sets_is_not_worth_a_warning() {
         found(&environment(LAUNCHER)),
         [
             unused("features", "FEATURES__GUARD_GATEWAY_V3__MODE"),
-            unused("pegboard.min_metadata_poll_interval", "PEGBOARD__MIN_METADATA_POLL_INTERVAL"),
             unused("pegboard.runner_eligible_threshold", "PEGBOARD__RUNNER_ELIGIBLE_THRESHOLD"),
             unused("pegboard.runner_lost_threshold", "PEGBOARD__RUNNER_LOST_THRESHOLD"),
             unused("runtime.worker_shutdown_duration", "RUNTIME__WORKER_SHUTDOWN_DURATION"),
@@ -144,7 +150,10 @@ fn a_key_that_waits_for_its_feature_is_told_from_one_that_is_not_needed() {
         assert_eq!(found(&files(&[("c.yaml", &text)])), topology_keys);
     }
 
-    let mut sources = files(&[("c.yaml", "guard: {trace_propagation: true, port: 1}\noutbound: {strict: true}\nlogs:\n")]);
+    let mut sources = files(&[(
+        "c.yaml",
+        "guard: {trace_propagation: true, port: 1}\nruntime: {allow_version_rollback: true}\noutbound: {strict: true}\nlogs:\n",
+    )]);
     sources.environment = vec![("RIVET__GUARD__ROUTE_TIMEOUT_MS".to_owned(), "1".to_owned())];
     let variable = "environment variable RIVET__GUARD__ROUTE_TIMEOUT_MS";
     assert_eq!(
@@ -152,7 +161,7 @@ fn a_key_that_waits_for_its_feature_is_told_from_one_that_is_not_needed() {
         [
             ("guard.route_timeout_ms", variable.to_owned(), IneffectiveClass::NoSuchMechanism),
             ("guard.trace_propagation", in_file.to_owned(), IneffectiveClass::NotYet),
-            ("outbound", in_file.to_owned(), IneffectiveClass::NotYet),
+            ("runtime.allow_version_rollback", in_file.to_owned(), IneffectiveClass::NotYet),
         ]
     );
 }

@@ -6,7 +6,7 @@ use gateway::GatewayError;
 use protocol::envoy::ToRivetTunnelMessageKind;
 
 use super::{A_MOMENT, Play, gone};
-use crate::scene::{Scene, settle};
+use crate::scene::{Scene, ready_timeout, settle};
 use futures_util::SinkExt;
 use tokio_websockets::Message;
 
@@ -175,8 +175,7 @@ async fn an_actor_that_does_not_wake_costs_the_client_its_socket_after_90_second
     let mut play = Play::asleep().await;
     play.socket.send_text("m1").await;
     let asked = tokio::time::Instant::now();
-    let expected = GatewayError::ActorReadyTimeout { actor_id: play.actor.to_string() };
-    play.socket.expect_failure(&expected).await;
+    play.socket.expect_failure(&ready_timeout(play.actor)).await;
     let waited = asked.elapsed();
     assert!((Duration::from_secs(90)..Duration::from_secs(91)).contains(&waited), "{waited:?}");
     drop(play.socket);

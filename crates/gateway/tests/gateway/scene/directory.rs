@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gateway::{ActorQuery, ActorView, Directory, Refusal};
+use gateway::{ActorQuery, ActorView, Directory, Obstacle, Refusal};
 use parking_lot::Mutex;
 use protocol::id::ActorId;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Shows actors as a test says.
 #[derive(Default)]
@@ -17,6 +18,8 @@ pub(crate) struct ScriptedDirectory {
     created: Mutex<Vec<ActorQuery>>,
     resolved: Mutex<Vec<ActorQuery>>,
     is_silent: AtomicBool,
+    obstacles: Mutex<HashMap<ActorId, Obstacle>>,
+    explained: Mutex<Vec<Instant>>,
     wakes: watch::Sender<Vec<ActorId>>,
 }
 
@@ -53,6 +56,20 @@ impl ScriptedDirectory {
     /// No query is answered any more.
     pub(crate) fn never_answer(&self) {
         self.is_silent.store(true, Ordering::Relaxed);
+    }
+
+    /// This is in the way of an actor from now on; `None`: nothing that is known of.
+    pub(crate) fn block(&self, actor: ActorId, obstacle: Option<Obstacle>) {
+        let mut obstacles = self.obstacles.lock();
+        match obstacle {
+            Some(obstacle) => drop(obstacles.insert(actor, obstacle)),
+            None => drop(obstacles.remove(&actor)),
+        }
+    }
+
+    /// When somebody asked what is in the way of an actor.
+    pub(crate) fn explained(&self) -> Vec<Instant> {
+        self.explained.lock().clone()
     }
 
     /// Queries that created an actor, in order.
@@ -104,5 +121,10 @@ impl Directory for ScriptedDirectory {
 
     fn wake(&self, actor: ActorId) {
         self.wakes.send_modify(|wakes| wakes.push(actor));
+    }
+
+    fn obstacle(&self, actor: ActorId) -> Option<Obstacle> {
+        self.explained.lock().push(Instant::now());
+        self.obstacles.lock().get(&actor).cloned()
     }
 }

@@ -10,10 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use gateway::{ActorView, AdmissionConfig, ClientLimits, Gateway, GatewayConfig, RateLimit, Readiness, Tunnels, WaitingLimits};
+use bytes::Bytes;
+use gateway::{
+    ActorView, AdmissionConfig, ClientLimits, Gateway, GatewayConfig, GatewayError, GenerationEnd, RateLimit, Readiness, Tunnels,
+    VainWait, WaitingLimits,
+};
+use http_body_util::Full;
 use protocol::envoy::GatewayId;
 use protocol::id::{ActorId, Id};
 use protocol::limits;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 pub(crate) use client::{Answer, Connection, Socket, get, request};
 pub(crate) use directory::ScriptedDirectory;
@@ -109,15 +116,20 @@ impl Scene {
 
     /// The actor's generation has ended: it sleeps, crashed, or moves.
     pub(crate) fn stop(&self, actor: ActorId) {
-        self.end(actor, Readiness::NotReady);
+        self.fail(actor, GenerationEnd::Stopped);
+    }
+
+    /// The actor's generation has ended in this way.
+    pub(crate) fn fail(&self, actor: ActorId, end: GenerationEnd) {
+        self.end(actor, Readiness::NotReady, end);
     }
 
     /// The actor is gone for good.
     pub(crate) fn destroy(&self, actor: ActorId) {
-        self.end(actor, Readiness::Destroyed);
+        self.end(actor, Readiness::Destroyed, GenerationEnd::Stopped);
     }
 
-    fn end(&self, actor: ActorId, readiness: Readiness) {
+    fn end(&self, actor: ActorId, readiness: Readiness, end: GenerationEnd) {
         let mut ended = None;
         self.directory.change(actor, |view| {
             ended = match view.readiness {
@@ -126,6 +138,7 @@ impl Scene {
             };
             view.readiness = readiness;
             view.ended_generations += 1;
+            view.last_end = Some(Arc::new(end));
         });
         if let Some(generation) = ended {
             self.tunnels.generation_ended(actor, generation);
@@ -174,6 +187,25 @@ impl Scene {
 /// The id of an actor in these tests.
 pub(crate) fn actor_id(number: u8) -> ActorId {
     Id::from_parts([number; 16], 1).to_string().parse().expect("ids print as they parse")
+}
+
+/// Virtual time passes in steps of a millisecond when tasks sleep.
+#[track_caller]
+pub(crate) fn assert_took(began: Instant, expected: Duration) {
+    let took = began.elapsed();
+    assert!((expected..expected + Duration::from_millis(50)).contains(&took), "{took:?} instead of {expected:?}");
+}
+
+/// Sends a request on a connection of its own, in the background.
+pub(crate) async fn ask(scene: &Scene, request: http::Request<Full<Bytes>>) -> JoinHandle<Answer> {
+    let mut client: Connection = scene.connect().await;
+    tokio::spawn(async move { client.send(request).await })
+}
+
+/// What a wait for an actor ends with that has been too long.
+pub(crate) fn ready_timeout(actor: ActorId) -> GatewayError {
+    let wait = VainWait { actor, waited: limits::ACTOR_READY_TIMEOUT, obstacle: None, last_end: None };
+    GatewayError::ActorReadyTimeout(Box::new(wait))
 }
 
 /// Lets all tasks run until each waits for something; takes a millisecond of virtual time.
