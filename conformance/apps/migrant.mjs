@@ -23,5 +23,6 @@ export const migrant = actor({
     },
     get: (c) => ({ count: c.state.count, ...whoami(c) }),
   },
-  options: { sleepTimeout: 120_000 },
+  // On a machine that is busy with hundreds of moves, one of them may take longer than the usual 15 s.
+  options: { sleepTimeout: 120_000, sleepGracePeriod: 60_000 },
 });

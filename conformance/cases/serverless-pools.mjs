@@ -70,6 +70,10 @@ async function refresh(t) {
   const failed = await post(t, `${backend.name}/refresh-metadata`, {});
   assertRefused(failed, "serverless_runner_pool", "failed_to_fetch_metadata");
   assert.equal(failed.json.metadata.reason.metadata.kind, "non_success_status");
+  t.doing("refreshing when the application no longer speaks the protocol");
+  await backend.behave("metadata", saying({ envoyProtocolVersion: null }));
+  assert.equal((await post(t, `${backend.name}/refresh-metadata`, {})).status, 200);
+  await t.until("the pool to show it", async () => (await backend.listing()).runner_pool_error === "downgrade");
   if (t.reference) return;
   t.doing("refreshing pools that are not serverless, or not there");
   assertRefused(await post(t, "default/refresh-metadata", {}), "serverless_runner_pool", "not_found");

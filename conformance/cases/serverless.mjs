@@ -14,7 +14,9 @@ export const actorOf = (start) => Buffer.from(start.begin, "hex").toString("lati
 const counterOf = (t, backend, label, encoding) => backend.client(encoding).counter.getOrCreate(t.key(label));
 
 async function actors(t) {
-  const backend = await Backend.create(t);
+  // What the application tells clients that know only its own address.
+  const setup = () => ({ serverless: { publicEndpoint: t.engine.endpoint } });
+  const backend = await Backend.create(t, { setup });
   const counters = t.encodings.map((encoding) => counterOf(t, backend, "first", encoding));
   t.doing("calling an actor with each encoding");
   assert.deepEqual(await Promise.all(counters.map((counter) => counter.increment(5))), counters.map(() => 5));
@@ -26,8 +28,10 @@ async function actors(t) {
     assert.equal(await connection.increment(2), 7);
     assert.deepEqual(events, [7], "the event comes before the answer");
   }
-  const { pid } = await counters[0].whoami();
+  const { id, pid } = await counters[0].whoami();
   assert.equal(pid, backend.process.child.pid, "the endpoint's process serves it");
+  t.doing("calling with a client that is given the application's address");
+  assert.equal(await t.newClient(t.encodings[0], backend.url, backend.name).counter.getForId(id).get(), 7);
   const starts = await backend.starts();
   assert.equal(starts.length, counters.length, "one start request for each actor");
   assert.ok(starts.every(isOpen), "which stays open as long as the actor runs");
@@ -168,6 +172,7 @@ async function lifespan(t) {
   await backend.behave("start", { kind: "hold" });
   const client = backend.client();
   const counters = Array.from({ length: ACTORS }, () => client.counter.getOrCreate(t.key("handover")));
+  const began = Date.now();
   const before = await Promise.all(counters.map((counter) => counter.whoami()));
   t.doing(`calling ${ACTORS} actors while each is started anew`);
   const until = Date.now() + LIFESPAN * 1_000 + 500;
@@ -184,14 +189,13 @@ async function lifespan(t) {
     byActor.set(id, [...(byActor.get(id) ?? []), start]);
   }
   assert.equal(byActor.size, ACTORS);
-  for (const starts of byActor.values()) {
-    const [first, second] = starts;
-    const began = second.at - first.at;
-    assert.ok(began > (LIFESPAN - GRACE) * 1_000 - 100, `the drain begins at its time, not after ${began} ms`);
-    assert.ok(began < LIFESPAN * 1_000, `the next request begins before the end of the first, not after ${began} ms`);
+  for (const [first, second] of byActor.values()) {
+    const drain = second.at - began;
+    assert.ok(drain >= (LIFESPAN - GRACE) * 1_000, `moved ${drain} ms after the first call, which is too early`);
+    assert.ok(second.at <= first.endedAt, "the next start request comes before the end of the one before");
+    // Both times are taken in a process that has a lot to do.
     const open = first.endedAt - first.at;
-    assert.ok(open <= LIFESPAN * 1_000 + 500, `a start request was open for ${open} ms`);
-    assert.ok(second.at <= first.endedAt, "one life follows the other without a gap");
+    assert.ok(open < LIFESPAN * 1_000 + 1_000, `a start request was open for ${open} ms`);
   }
 }
 

@@ -8,7 +8,7 @@ const ACTORS = 500;
 /** Calls under way at once while all actors are called once. */
 const CALLS_AT_ONCE = 32;
 /** Clients that call actors all the time. */
-const CALLERS = 8;
+const CALLERS = 4;
 /** Actors that leave a host per second: fewer than two Node processes on two cores can move. */
 const PACE = 50;
 
@@ -30,7 +30,8 @@ async function crowd(t) {
   const isNew = crowd[0].wakes === undefined;
   await forAll(crowd, async (actor) => {
     actor.handle = t.client.migrant.getOrCreate(actor.key);
-    if (isNew) actor.sum = await actor.handle.addDurably(1);
+    // What a case before has left in memory is durable from here on too.
+    actor.sum = await actor.handle.addDurably(1);
     actor.wakes = (await actor.handle.get()).wakes;
   });
   if (isNew) t.note(`${ACTORS} actors created in ${seconds(began)}`);
@@ -125,7 +126,9 @@ async function rollingUpgrade(t) {
   const lines = fs.readFileSync(old.logFile, "utf8").split("\n");
   const left = lines.filter((line) => line.startsWith(LEAVING)).map((line) => Number(line.split(" ").at(-1)));
   assert.equal(left.length, ACTORS, "each actor left once");
-  const rate = ((left.length - 1) * 1000) / (left.at(-1) - left[0]);
+  // Without the first and the last few: one that has to finish something first says nothing about the pace.
+  const [first, last] = [ACTORS * 0.05, ACTORS * 0.95];
+  const rate = ((last - first) * 1000) / (left[last] - left[first]);
   t.note(`${rate.toFixed(1)} actors/s left; ${PACE} are configured`);
   assert.ok(rate > PACE * 0.9 && rate < PACE * 1.1, `${rate} actors/s`);
   assert.equal(await old.stop("SIGTERM"), "signal SIGTERM");
@@ -150,6 +153,9 @@ async function upgradeWithEngineKilled(t) {
   await emptied(t, old);
   t.note(`engine restarted and the rest moved in ${seconds(began)}`);
   t.note(await traffic.stop());
+  // Who had called the killed engine, or called while there was none, has no answer; an engine that is there answers all.
+  const refused = traffic.failures.filter((error) => !error.message.includes("fetch failed"));
+  assert.deepEqual(refused, []);
   assert.equal(failedBefore, 0, "no call failed before the engine was killed");
   await assertServed(t, actors, [next], [1]);
   assert.equal(await old.stop("SIGTERM"), "signal SIGTERM");

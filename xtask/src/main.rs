@@ -20,6 +20,7 @@ usage: cargo xtask COMMAND
 
   test                 everything the CI checks: format, lints, unit tests, documentation tests, conformance
   conformance [ARG..]  only the unmodified npm packages against an optimised build; arguments go to the runner
+  simulate [SEEDS]     so many simulations of the control plane, 20000 unless told otherwise, beyond those of the tests
   bench [ARG..]        the benchmarks of the store; arguments go to criterion
   fmt                  format all code
 ";
@@ -47,6 +48,7 @@ fn run(command: &str, rest: &[String]) -> Option<Result<()>> {
     match (command, rest) {
         ("test", []) => Some(with_repository(steps::test)),
         ("conformance", _) => Some(with_repository(steps::conformance)),
+        ("simulate", [] | [_]) => Some(with_repository(steps::simulate)),
         ("bench", _) => Some(with_repository(steps::bench)),
         ("fmt", []) => Some(with_repository(steps::fmt)),
         _ => None,

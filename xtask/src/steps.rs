@@ -14,6 +14,11 @@ use crate::{
     tools::{self, Stream},
 };
 
+/// Has the simulator built with everything else, and so once.
+const SIMULATION: &str = "testkit/simulation";
+/// Far from the seeds of the tests.
+const FIRST_SEED: &str = "1000000";
+
 /// Where things are.
 pub(crate) struct Repository {
     root: PathBuf,
@@ -55,12 +60,14 @@ pub(crate) fn test(repository: &Repository, _: &[String]) -> Result<()> {
     step("tools", tools::provide_programs)?;
     step("format", || tools::run(&mut repository.cargo(&["fmt", "--all", "--check"])))?;
     step("lints", || {
-        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        tools::run(&mut repository.cargo(&arguments))
+        let arguments = ["clippy", "--workspace", "--all-targets", "--features", SIMULATION, "--", "-D", "warnings"];
+        tools::run(&mut repository.cargo(&arguments))?;
+        // As it is shipped, some of it is not there.
+        tools::run(&mut repository.cargo(&["clippy", "--package", "engine", "--", "-D", "warnings"]))
     })?;
     let mut counts = step("unit tests", || unit_tests(repository))?;
     counts.add(step("documentation tests", || {
-        let arguments = ["test", "--doc", "--workspace", "--color", "never"];
+        let arguments = ["test", "--doc", "--workspace", "--features", SIMULATION, "--color", "never"];
         tools::run_tests(&mut repository.cargo(&arguments), Stream::Stdout)
     })?);
     step("dependencies", || check_dependencies(repository))?;
@@ -71,11 +78,11 @@ pub(crate) fn test(repository: &Repository, _: &[String]) -> Result<()> {
 
 fn unit_tests(repository: &Repository) -> Result<Counts> {
     let counts = if tools::works("cargo", &["nextest", "--version"]) {
-        let arguments = ["nextest", "run", "--workspace", "--no-tests", "pass", "--color", "never"];
+        let arguments = ["nextest", "run", "--workspace", "--features", SIMULATION, "--no-tests", "pass", "--color", "never"];
         tools::run_tests(&mut repository.cargo(&arguments), Stream::Stderr)?
     } else {
         println!("cargo-nextest is not installed: using cargo test");
-        let arguments = ["test", "--workspace", "--lib", "--bins", "--tests", "--color", "never"];
+        let arguments = ["test", "--workspace", "--features", SIMULATION, "--lib", "--bins", "--tests", "--color", "never"];
         tools::run_tests(&mut repository.cargo(&arguments), Stream::Stdout)?
     };
     if counts.passed == 0 {
@@ -124,6 +131,14 @@ fn run_conformance(repository: &Repository, arguments: &[String]) -> Result<Coun
         tools::run(&mut npm)
     })?;
     step("conformance", || tools::run_tests(runner.args(arguments), Stream::Stdout))
+}
+
+/// Simulations with seeds that the tests do not have.
+pub(crate) fn simulate(repository: &Repository, arguments: &[String]) -> Result<()> {
+    let count = arguments.first().map_or("20000", String::as_str);
+    count.parse::<u64>().context("the number of simulations is a number")?;
+    let run = ["run", "--profile", "conformance", "--package", "testkit", "--features", "simulation", "--example", "simulate"];
+    step("simulations", || tools::run(repository.cargo(&run).args(["--", FIRST_SEED, count])))
 }
 
 /// The benchmarks of the store.

@@ -303,8 +303,12 @@ pub const SERVERLESS_START_BODY_MAX_BYTES: usize = 16 * MIB;
 pub const POOL_ERROR_BODY_MAX_BYTES: usize = 512;
 /// How long that part of the answer is waited for.
 pub const POOL_ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Generations that a host speaks for without a right to them and has not been told so; it hears of more when it speaks again.
+pub const HOST_DISMISSALS_MAX: usize = 1_024;
 /// A start request that has been open for this long is no failure of its endpoint, even if no host has come forward yet.
 pub const SERVERLESS_ACCEPTANCE: Duration = Duration::from_secs(1);
+/// An actor whose start request is cut short moves no earlier than this after the request was answered.
+pub const SERVERLESS_SHORTEST_STAY: Duration = Duration::from_secs(2);
 /// When an actor's generation is over, its start request has this long to end by itself: some hosts keep the requests of
 /// starts that failed open.
 pub const SERVERLESS_FAREWELL: Duration = Duration::from_secs(2);

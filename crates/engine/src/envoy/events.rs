@@ -18,14 +18,15 @@ pub(super) async fn events(scheduler: &Scheduler, host: &Host, events: Vec<Event
         scheduler.claim(host, actor, generation);
         let kind = kind(inner);
         // A generation that has moved on, or never was here: another namespace may have a host with the same key. The host may
-        // forget the event, but must not go on: the start that it is about may have reached it when nobody waited for it any
-        // more.
+        // forget the event, but must not go on. It may have missed that it should stop: the command was lost with an engine
+        // process that ended, or the start came through an endpoint when nobody waited for it any more.
         if host.generation_of(actor) != Some(generation) {
             host.event_processed(actor, generation, index);
             match kind {
-                EventKind::Stopped { .. } => {}
+                // With this, a host that repeats its history has said that it knows.
+                EventKind::Stopped { .. } => host.dismissed(actor, generation),
                 EventKind::IntentSleep | EventKind::IntentStop | EventKind::Running | EventKind::SetAlarm(_) => {
-                    scheduler.dismiss(host, actor, generation);
+                    host.dismiss(actor, generation);
                 }
             }
             continue;

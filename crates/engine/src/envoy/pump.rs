@@ -45,6 +45,10 @@ async fn pump_event_acks(host: &Host, link: &EnvoyLink) {
             host.acks_waiting.notify_one();
             return;
         };
+        // Of what came during the delay it was told once more.
+        if acks.is_empty() {
+            continue;
+        }
         let mut last_event_checkpoints = Vec::with_capacity(acks.len());
         for ((actor, generation), index) in acks {
             last_event_checkpoints.push(ActorCheckpoint { actor_id: actor.to_string(), generation, index });

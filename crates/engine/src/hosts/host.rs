@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use gateway::{EnvoyLink, HostId, SessionId};
 use lifecycle::Ts;
-use lifecycle::actor::{Command, EnvoyKey};
+use lifecycle::actor::{Command, EnvoyKey, StopReason};
 use lifecycle::envoy::Link;
 use lifecycle::placement::Candidate;
 use parking_lot::Mutex;
 use protocol::id::{ActorId, NamespaceId};
+use protocol::limits;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::draining::Draining;
 use crate::clock::Clock;
+
+/// Higher than any index that the host can have seen of a generation.
+const DISMISSAL_INDEX: i64 = i64::MAX;
 
 /// A host and all that is known of it.
 pub(crate) struct Host {
@@ -52,6 +56,8 @@ pub(super) struct State {
     unacknowledged: BTreeMap<CommandKey, Command>,
     /// Those of them that have not been sent over the present connection.
     unsent: BTreeSet<CommandKey>,
+    /// Generations that it is about to be told it has no right to.
+    dismissals: BTreeSet<(ActorId, u32)>,
     /// Highest event index to acknowledge per actor and generation.
     event_acks: BTreeMap<(ActorId, u32), i64>,
 }
@@ -110,6 +116,7 @@ impl Host {
             actors: BTreeMap::new(),
             unacknowledged: BTreeMap::new(),
             unsent: BTreeSet::new(),
+            dismissals: BTreeSet::new(),
             event_acks: BTreeMap::new(),
         };
         Self {
@@ -228,6 +235,22 @@ impl Host {
         self.state.lock().actors.iter().map(|(actor, generation)| (*actor, *generation)).collect()
     }
 
+    /// Lets the host know that it has no right to a generation. Said once: a host that goes on with it speaks up again when it
+    /// has reconnected, and so does one that was not told because too much waited for it.
+    pub(crate) fn dismiss(&self, actor: ActorId, generation: u32) {
+        let mut state = self.state.lock();
+        if state.dismissals.len() < limits::HOST_DISMISSALS_MAX {
+            state.dismissals.insert((actor, generation));
+        }
+        drop(state);
+        self.commands_waiting.notify_one();
+    }
+
+    /// The host knows that it has no right to a generation.
+    pub(crate) fn dismissed(&self, actor: ActorId, generation: u32) {
+        self.state.lock().dismissals.remove(&(actor, generation));
+    }
+
     /// Queues a command until it is acknowledged.
     pub(crate) fn queue_command(&self, pending: PendingCommand) {
         let key = (pending.actor, pending.generation, pending.index);
@@ -253,7 +276,12 @@ impl Host {
             let command = *state.unacknowledged.get(&key)?;
             Some(PendingCommand { actor, generation, index, command })
         };
-        Some(unsent.into_iter().filter_map(command).collect())
+        let commands: Vec<_> = unsent.into_iter().filter_map(command).collect();
+        let dismissed = std::mem::take(&mut state.dismissals).into_iter().map(|(actor, generation)| {
+            let command = Command::Stop(StopReason::Lost);
+            PendingCommand { actor, generation, index: DISMISSAL_INDEX, command }
+        });
+        Some(commands.into_iter().chain(dismissed).collect())
     }
 
     /// Forgets the commands of a generation up to an index.

@@ -80,6 +80,7 @@ impl Scheduler {
             if host.is_finished() {
                 self.give_up(host);
             } else {
+                self.give_up_cut_short(host);
                 self.watch_for_loss(host.clone());
             }
             self.review_versions(host.namespace_id, &host.pool());

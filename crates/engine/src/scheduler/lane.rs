@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use gateway::{EnvoyLink, GenerationEnd};
-use lifecycle::actor::{ActorError, ActorRecord, Command, CommandToHost, Input, Phase, Place, Shortage, StopReason, World, step};
+use lifecycle::actor::{ActorError, ActorRecord, Command, CommandToHost, Input, Phase, Place, Shortage, World, step};
 use protocol::id::{ActorId, NamespaceId};
 use store::StoreError;
 
@@ -16,9 +16,6 @@ use crate::hosts::{Host, PendingCommand};
 use crate::pools::{Offer, Stands};
 use crate::records::CorruptRow;
 use crate::records::actor::{self, StoredActor};
-
-/// Higher than any index that the host can have seen of the generation.
-const LOST_INDEX: i64 = i64::MAX;
 
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
@@ -340,16 +337,9 @@ impl Scheduler {
             }
             if let Some(host) = self.0.hosts.get(record.identity.namespace_id, key) {
                 host.unassign(cell.id, *generation);
-                self.dismiss(&host, cell.id, *generation);
+                host.dismiss(cell.id, *generation);
             }
         }
-    }
-
-    /// Tells a host that it has no right to a generation, if it does not know yet. One that has stopped the generation already
-    /// takes no notice.
-    pub(crate) fn dismiss(&self, host: &Host, actor: ActorId, generation: u32) {
-        let command = Command::Stop(StopReason::Lost);
-        host.queue_command(PendingCommand { actor, generation, index: LOST_INDEX, command });
     }
 
     pub(super) fn retire(&self, cell: &Arc<ActorCell>) {

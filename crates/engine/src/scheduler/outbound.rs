@@ -43,6 +43,8 @@ struct Asked {
     generation: u32,
     /// No host has spoken for it yet.
     is_open: bool,
+    /// Its request has ended before it.
+    is_cut_short: bool,
 }
 
 impl Outbound {
@@ -51,7 +53,7 @@ impl Outbound {
     }
 
     pub(super) fn order(&self, identity: Arc<Identity>, generation: u32) {
-        self.generations.lock().insert(identity.actor_id, Asked { generation, is_open: true });
+        self.generations.lock().insert(identity.actor_id, Asked { generation, is_open: true, is_cut_short: false });
         // Nobody takes orders any more when the engine is about to end; the next process repeats them.
         let _ = self.orders.send(OutboundOrder::Start { identity, generation });
     }
@@ -72,6 +74,18 @@ impl Outbound {
     /// Whether a generation waits for its host.
     fn is_open(&self, actor: ActorId, generation: u32) -> bool {
         self.generations.lock().get(&actor).is_some_and(|asked| asked.is_open && asked.generation == generation)
+    }
+
+    /// Notes that the request of a generation has ended.
+    fn cut_short(&self, actor: ActorId, generation: u32) {
+        if let Some(asked) = self.generations.lock().get_mut(&actor).filter(|asked| asked.generation == generation) {
+            asked.is_cut_short = true;
+        }
+    }
+
+    /// Whether the request of a generation has ended before it.
+    fn is_cut_short(&self, actor: ActorId, generation: u32) -> bool {
+        self.generations.lock().get(&actor).is_some_and(|asked| asked.is_cut_short && asked.generation == generation)
     }
 
     /// Takes a generation for a host. Whether it was open.
@@ -126,6 +140,25 @@ impl Scheduler {
         }
     }
 
+    /// A start request has ended before its actor. Whether that is on a host which is still connected.
+    pub(crate) fn outbound_cut_short(&self, actor: &Identity, generation: u32, error: PoolError) -> bool {
+        let Some((host, _)) = self.host_that_came_forward(actor, generation) else { return false };
+        // First, so that a connection which ends now is noticed here or in `give_up_cut_short`.
+        self.0.outbound.cut_short(actor.actor_id, generation);
+        self.pool_failed(actor.namespace_id, &actor.pool, error);
+        host.link().is_some()
+    }
+
+    /// Gives those actors of a host up whose request has ended as well as the host's connection: there was an instance of the
+    /// application, and nothing is left of it (`spec/scheduling.md` 9.6).
+    pub(super) fn give_up_cut_short(&self, host: &Host) {
+        for (actor, generation) in host.assigned() {
+            if self.0.outbound.is_cut_short(actor, generation) {
+                self.post(actor, Input::HostLost { host: host.key.clone(), generation });
+            }
+        }
+    }
+
     /// A start request that was tried at `began` was refused, or has ended before its actor.
     pub(crate) fn outbound_failed(&self, actor: &Identity, generation: u32, began: Ts, error: PoolError) {
         let input = match self.host_that_came_forward(actor, generation) {
@@ -135,11 +168,13 @@ impl Scheduler {
                 Input::OutboundFailed { generation, error }
             }
             Some((host, is_stopping)) => {
-                self.0.pools.failed(actor.namespace_id, &actor.pool, error.clone());
+                self.0.pools.failed(actor.namespace_id, &actor.pool, error);
                 match host.link() {
+                    // The end of the stop has its own deadline.
+                    Some(_) if is_stopping => return,
                     // The host is there. The actor can be saved and go where a request sees to it again.
-                    Some(_) if !is_stopping => Input::Evict { generation },
-                    Some(_) | None => Input::OutboundFailed { generation, error },
+                    Some(_) => Input::Evict { generation },
+                    None => Input::HostLost { host: host.key.clone(), generation },
                 }
             }
         };

@@ -1,6 +1,7 @@
 //! Reading the metadata of every serverless pool again and again (`spec/scheduling.md` 9.2).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use lifecycle::pool::PollPace;
@@ -37,9 +38,9 @@ pub(crate) async fn run(endpoints: Endpoints) {
             is_wanted
         });
         for (id, endpoint) in wanted {
-            if !pollers.contains_key(&id) {
-                let task = tasks.spawn(poll(endpoints.clone(), id.clone(), endpoint.clone()));
-                pollers.insert(id, Poller { endpoint, task });
+            if let Entry::Vacant(vacant) = pollers.entry(id) {
+                let task = tasks.spawn(poll(endpoints.clone(), vacant.key().clone(), endpoint.clone()));
+                vacant.insert(Poller { endpoint, task });
             }
         }
         tokio::select! {

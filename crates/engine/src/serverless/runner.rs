@@ -137,7 +137,8 @@ impl Request {
         let Opened { mut stream, evict_at, close_at } = opened;
         let mut events = EventStream::default();
         let mut progress = Progress { close_at, is_accepted: false, is_evicted: false, is_over: false };
-        let quiet_acceptance_at = Instant::now() + limits::SERVERLESS_ACCEPTANCE;
+        let opened_at = Instant::now();
+        let quiet_acceptance_at = opened_at + limits::SERVERLESS_ACCEPTANCE;
         let end = loop {
             tokio::select! {
                 // The stream comes last: whatever an endpoint sends, it must not hold up the end of its request.
@@ -175,9 +176,22 @@ impl Request {
             }
         };
         match end {
-            StreamEnd::Failed(error) if !progress.is_over => self.failed(began, error),
+            StreamEnd::Failed(error) if !progress.is_over => self.cut_short(opened_at, began, error).await,
             StreamEnd::Announced | StreamEnd::Failed(_) => {}
         }
+    }
+
+    /// A stream ended before its actor. An endpoint that cuts every stream short would keep its actors moving without a pause, so
+    /// one that runs stays for a moment. If its host goes meanwhile, the generation is over.
+    async fn cut_short(&mut self, opened_at: Instant, began: lifecycle::Ts, error: PoolError) {
+        if self.endpoints.0.scheduler.outbound_cut_short(&self.identity, self.generation, error.clone()) {
+            tokio::select! {
+                biased;
+                _ = &mut self.over => return,
+                () = moment_to_move(opened_at + limits::SERVERLESS_SHORTEST_STAY, &mut self.stopping) => {}
+            }
+        }
+        self.failed(began, error);
     }
 
     fn is_announced_in(&self, events: &[Event]) -> bool {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use protocol::envoy::{StopActorReason, ToEnvoy};
+use protocol::envoy::StopActorReason;
 use serde_json::json;
 use testkit::envoy::{EnvoyParams, FakeEnvoy, Run, stopped};
 
-use crate::one_actor::{A_WHILE, fall_asleep, is_running, now_ms, running_actor, wake};
+use crate::one_actor::{A_WHILE, event_acknowledged, fall_asleep, is_running, now_ms, running_actor, wake};
 use crate::process;
 use crate::scene::is_set;
 
@@ -161,12 +161,7 @@ async fn alarms_survive_a_sudden_death_of_the_engine() {
         assert_eq!(envoy.expect_stop(run).await, (2, StopActorReason::SleepIntent));
         envoy.acknowledge(run, 2);
         let last = run.checkpoint(envoy.event(run, stopped()));
-        // What is acknowledged is on the disk.
-        let covers_it = |message: &ToEnvoy| {
-            let ToEnvoy::AckEvents(acks) = message else { return None };
-            acks.last_event_checkpoints.contains(&last).then_some(())
-        };
-        envoy.expect("an acknowledgement of the last event", covers_it).await;
+        event_acknowledged(&mut envoy, &last).await;
     }
     process.kill();
     let still_down = u64::try_from(during - now_ms()).unwrap_or_default();

@@ -91,30 +91,28 @@ async fn the_pool_sets_the_pace() {
 
 #[tokio::test]
 async fn a_host_that_comes_back_is_not_emptied_from_the_beginning() {
-    let engine = engine_with_pool(json!({ "actor_eviction_delay": 1, "actor_eviction_rate": 5.0 })).await;
-    let (mut host, runs) = host_with_actors(&engine, &EnvoyParams::new(), 5).await;
+    let engine = engine_with_pool(json!({ "actor_eviction_delay": 1, "actor_eviction_rate": 2.0 })).await;
+    let (mut host, runs) = host_with_actors(&engine, &EnvoyParams::new(), 4).await;
     host.send(&ToRivet::Stopping);
-    let began = Instant::now();
-    let mut told = BTreeSet::new();
-    for _actor in 0..2 {
-        let stop = host.expect_command("a stop command").await.checkpoint;
-        host.acknowledge(&Run { actor_id: stop.actor_id.clone(), generation: 1 }, 2);
-        told.insert(stop.actor_id);
-    }
-    // The acknowledgements have arrived when something behind them was answered.
-    host.expect_another_ping().await;
+    let first = host.expect_command("a stop command").await.checkpoint;
     let params = host.params().clone();
     host.cut();
+    // All the others would have been due by the time it is back.
+    tokio::time::sleep(Duration::from_millis(1600)).await;
     let mut host = engine.host_with(&params).await;
-    host.send(&ToRivet::Stopping);
     let back = Instant::now();
+    host.send(&ToRivet::Stopping);
+    let repeated = host.expect_stop(&Run { actor_id: first.actor_id.clone(), generation: 1 }).await;
+    assert_eq!(repeated, (2, StopActorReason::GoingAway), "it was not acknowledged");
+    let mut told = BTreeSet::from([first.actor_id]);
+    let mut times = Vec::new();
     while told.len() < runs.len() {
         let stop = host.expect_command("a stop command").await.checkpoint;
+        times.push(back.elapsed());
         assert!(told.insert(stop.actor_id), "an actor was told twice");
     }
-    let (in_all, since) = (began.elapsed(), back.elapsed());
-    assert!(in_all > Duration::from_millis(1700), "it was faster than allowed: {in_all:?}");
-    assert!(since < Duration::from_millis(900), "the delay was waited for again: {since:?}");
+    // Neither from the beginning, delay and all, nor everything at once.
+    assert_about(&times, &[0, 500, 1000]);
     host.expect_no_command(A_WHILE).await;
 }
 
@@ -172,8 +170,8 @@ async fn an_actor_that_is_starting_moves_too() {
 
 #[tokio::test]
 async fn actors_stay_when_the_newer_version_goes_again() {
-    let engine = engine_with_pool(json!({ "actor_eviction_rate": 5.0 })).await;
-    let (mut old, runs) = host_with_actors(&engine, &EnvoyParams::new().version(1), 4).await;
+    let engine = engine_with_pool(json!({ "actor_eviction_rate": 2.0 })).await;
+    let (mut old, runs) = host_with_actors(&engine, &EnvoyParams::new().version(1), 3).await;
     let newer = EnvoyParams::new().version(2);
     let mut new = engine.host_with(&newer).await;
     let first = old.expect_command("a stop command").await.checkpoint;
@@ -184,7 +182,7 @@ async fn actors_stay_when_the_newer_version_goes_again() {
     let back = old.expect_start_of(&first.actor_id).await;
     assert_eq!(back.generation, 2);
     old.running(&back);
-    old.expect_no_command(Duration::from_millis(500)).await;
+    old.expect_no_command(Duration::from_millis(700)).await;
 
     let began = Instant::now();
     new = engine.host_with(&newer).await;
@@ -198,13 +196,13 @@ async fn actors_stay_when_the_newer_version_goes_again() {
         moved.insert(stop.actor_id);
     }
     assert_eq!(moved.len(), runs.len());
-    assert!(began.elapsed() > Duration::from_millis(500), "the pace was forgotten");
+    assert!(began.elapsed() > Duration::from_millis(900), "the pace was forgotten");
 }
 
 #[tokio::test]
 async fn a_newer_version_that_shuts_down_gives_its_actors_to_the_older_one() {
-    let engine = engine_with_pool(json!({ "actor_eviction_rate": 5.0 })).await;
-    let (mut old, _) = host_with_actors(&engine, &EnvoyParams::new().version(1), 3).await;
+    let engine = engine_with_pool(json!({ "actor_eviction_rate": 1.0 })).await;
+    let (mut old, _) = host_with_actors(&engine, &EnvoyParams::new().version(1), 2).await;
     let mut new = engine.host_with(&EnvoyParams::new().version(2)).await;
     let moving = old.expect_command("a stop command").await.checkpoint;
     old.stopped(&Run { actor_id: moving.actor_id.clone(), generation: 1 });
@@ -214,7 +212,7 @@ async fn a_newer_version_that_shuts_down_gives_its_actors_to_the_older_one() {
     assert_eq!(new.expect_stop(&run).await, (2, StopActorReason::GoingAway));
     new.stopped(&run);
     assert_eq!(old.expect_start_of(&moving.actor_id).await.generation, 3);
-    old.expect_no_command(Duration::from_millis(500)).await;
+    old.expect_no_command(Duration::from_millis(1200)).await;
 }
 
 #[tokio::test]

@@ -310,7 +310,11 @@ async fn waiting_for_an_actor_ends() {
     let actor = engine.create("counter", None).await;
     let answer = engine.request(&actor).await.unwrap();
     assert_eq!(answer.error(), (503, "guard.actor_ready_timeout".to_owned()));
-    assert_eq!(answer.json()["metadata"], json!({ "actor_id": actor }));
+    let mut metadata = answer.json()["metadata"].take();
+    let waited_ms = metadata["waited_ms"].take();
+    assert!(waited_ms.as_u64().is_some_and(|waited| waited >= 200), "{waited_ms}");
+    let expected = json!({ "actor_id": actor, "waited_ms": null, "waiting_for": "no_hosts", "pool": "default" });
+    assert_eq!(metadata, expected);
     let unknown = actor.replace(&actor[4..8], "zzzz");
     for id in [unknown.as_str(), "nonsense"] {
         assert_eq!(engine.request(id).await.unwrap().error(), (404, "actor.not_found".to_owned()), "{id}");
@@ -332,7 +336,10 @@ async fn an_actor_that_never_gets_ready_is_woken_nine_times() {
     }
     let answer = answer.await.unwrap();
     assert_eq!(answer.error(), (503, "guard.actor_wake_retries_exceeded".to_owned()));
-    let expected = json!({ "actor_id": actor, "reason": "actor_stopped_before_ready", "wake_retries": 8 });
+    let expected = json!({
+        "actor_id": actor, "reason": "actor_stopped_before_ready", "wake_retries": 8,
+        "last_end": { "reason": "start_failed", "message": "boom" },
+    });
     assert_eq!(answer.json()["metadata"], expected);
 }
 

@@ -3,7 +3,7 @@
 
 use protocol::envoy::{ActorIntent, Event, StopActorReason, ToEnvoy};
 use serde_json::{Value, json};
-use testkit::envoy::{crashed, running, stopped};
+use testkit::envoy::{FakeEnvoy, Run, crashed, running, stopped};
 
 use crate::one_actor::{A_WHILE, fall_asleep, is_running, running_actor, wake};
 use crate::scene::{TestEngine, creation, is_set};
@@ -187,7 +187,7 @@ async fn what_was_seen_or_is_of_the_past_has_no_effect() {
     assert_eq!(answer.await.unwrap().text(), "still here");
     let shown = engine.actor(&first.actor_id).await;
     assert!(is_running(&shown) && shown.get("error").is_none(), "{shown}");
-    envoy.expect_no_command(A_WHILE).await;
+    expect_no_command_for(&mut envoy, &second).await;
 }
 
 #[tokio::test]
@@ -212,7 +212,16 @@ async fn a_host_may_repeat_its_whole_history_after_a_reconnect() {
     envoy.respond(&request, 200, &[], "unmoved");
     assert_eq!(answer.await.unwrap().text(), "unmoved");
     assert_eq!(engine.actor(&first.actor_id).await, before);
-    envoy.expect_no_command(A_WHILE).await;
+    expect_no_command_for(&mut envoy, &second).await;
+}
+
+/// Watches that a run is left alone. (Of an older one that its host still speaks of, the host is told that it is over.)
+async fn expect_no_command_for(envoy: &mut FakeEnvoy, run: &Run) {
+    let is_for_it = |message: &ToEnvoy| {
+        let ToEnvoy::Commands(commands) = message else { return false };
+        commands.iter().any(|command| command.checkpoint == run.checkpoint(command.checkpoint.index))
+    };
+    envoy.expect_none(A_WHILE, "command for the present run", is_for_it).await;
 }
 
 fn wants_sleep() -> Event {
@@ -281,4 +290,6 @@ async fn events_are_acknowledged_soon() {
         (acks.last_event_checkpoints == [run.checkpoint(1)]).then_some(())
     };
     envoy.expect("an acknowledgement of both events", covers_both).await;
+    let covers_none = |message: &ToEnvoy| matches!(message, ToEnvoy::AckEvents(acks) if acks.last_event_checkpoints.is_empty());
+    envoy.expect_none(2 * A_WHILE, "acknowledgement of nothing", covers_none).await;
 }

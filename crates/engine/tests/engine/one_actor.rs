@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::envoy::StopActorReason;
+use protocol::envoy::{ActorCheckpoint, StopActorReason, ToEnvoy};
 use serde_json::Value;
 use testkit::envoy::{FakeEnvoy, Run};
 
@@ -53,4 +53,13 @@ pub(crate) async fn fall_asleep(engine: &TestEngine, envoy: &mut FakeEnvoy, run:
     envoy.acknowledge(run, index);
     envoy.stopped(run);
     engine.asleep(&run.actor_id).await;
+}
+
+/// Waits until the engine has acknowledged an event. Whatever is acknowledged is durable.
+pub(crate) async fn event_acknowledged(envoy: &mut FakeEnvoy, event: &ActorCheckpoint) {
+    let covers_it = |message: &ToEnvoy| {
+        let ToEnvoy::AckEvents(acks) = message else { return None };
+        acks.last_event_checkpoints.contains(event).then_some(())
+    };
+    envoy.expect("an acknowledgement of the event", covers_it).await;
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::client;
 use testkit::envoy::{EnvoyParams, FakeEnvoy, Run};
-use testkit::{eventually, in_time};
+use testkit::in_time;
 
+use crate::one_actor::event_acknowledged;
 use crate::scene::creation;
 
 /// A process that is killed when the test ends.
@@ -139,12 +140,7 @@ async fn what_was_acknowledged_survives_a_sudden_death() {
     envoy.wants_sleep(&run);
     envoy.expect_stop(&run).await;
     envoy.stopped(&run);
-    // Whatever was acknowledged is on the disk.
-    let covers_all = |message: &protocol::envoy::ToEnvoy| {
-        let protocol::envoy::ToEnvoy::AckEvents(acks) = message else { return None };
-        (acks.last_event_checkpoints == [run.checkpoint(3)]).then_some(())
-    };
-    envoy.expect("an acknowledgement of the last event", covers_all).await;
+    event_acknowledged(&mut envoy, &run.checkpoint(3)).await;
     process.kill();
 
     let (_process, address) = on(folder.path());
@@ -161,11 +157,11 @@ async fn a_sudden_death_leaves_running_actors_alone() {
     put_pool(address).await;
     let mut envoy = FakeEnvoy::join(address, &EnvoyParams::new()).await;
     let actor_id = create(address, None).await;
-    envoy.start_actor().await;
-    let running = eventually("a running actor", async || {
-        Some(actor(address, &actor_id).await).filter(|actor| actor["connectable_ts"].is_i64())
-    })
-    .await;
+    let run = envoy.start_actor().await;
+    // It is shown as running a little earlier; then a host would have to say so again.
+    event_acknowledged(&mut envoy, &run.checkpoint(0)).await;
+    let running = actor(address, &actor_id).await;
+    assert!(running["connectable_ts"].is_i64(), "{running}");
     process.kill();
     let (_process, address) = on(folder.path());
     let mut envoy = FakeEnvoy::join(address, envoy.params()).await;

@@ -41,7 +41,7 @@ impl Chance {
 
     /// True once in `n` times.
     pub(super) fn one_in(&mut self, n: u64) -> bool {
-        self.number() % n == 0
+        self.number().is_multiple_of(n)
     }
 
     /// One of several; none if there are none.

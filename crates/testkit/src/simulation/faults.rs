@@ -4,6 +4,9 @@ use super::host::Mood;
 use super::settings::{NORMAL, PACED};
 use super::world::{Due, HostId, World};
 
+/// Hosts of a pool that are started for no other reason than that more may come.
+const HOSTS_MAX: usize = 3;
+
 impl World {
     /// Something goes wrong, and the next thing is planned.
     pub(super) fn fault(&mut self) {
@@ -36,7 +39,9 @@ impl World {
             }
             (_, _) => {
                 let pool = if self.chance.one_in(2) { NORMAL } else { PACED };
-                self.spawn_host(pool, self.newest_version);
+                if self.hosts_of(pool).len() < HOSTS_MAX {
+                    self.spawn_host(pool, self.newest_version);
+                }
             }
         }
     }

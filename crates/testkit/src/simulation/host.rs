@@ -171,7 +171,10 @@ impl Host {
                 match data {
                     KvResponseData::Error { message } => around.ledger.write_refused(run, &self.name, &message),
                     KvResponseData::Put => around.ledger.write_acknowledged(run, number),
-                    other @ (KvResponseData::Get { .. } | KvResponseData::List { .. } | KvResponseData::Delete | KvResponseData::Drop) => {
+                    other @ (KvResponseData::Get { .. }
+                    | KvResponseData::List { .. }
+                    | KvResponseData::Delete
+                    | KvResponseData::Drop) => {
                         around.ledger.violated(format!("a write of {} was answered with {other:?}", self.name));
                     }
                 }

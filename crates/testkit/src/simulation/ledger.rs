@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::simulation::{Row, read_row};
 use lifecycle::Ts;
-use lifecycle::actor::{ActorRecord, Phase, StopWish};
+use lifecycle::actor::{ActorRecord, Phase};
 use protocol::id::ActorId;
 use store::{Change, DiskFate};
 use tokio::sync::mpsc;
@@ -16,44 +16,46 @@ use tokio::time::Instant;
 
 use super::Chance;
 use super::log::Log;
-use super::settings::{LOST_THRESHOLD_MS, MAX_CONCURRENT_ACTORS, PACE_GAP_MS, PACED, SERVERLESS};
+use super::settings::{LOST_THRESHOLD_MS, MAX_CONCURRENT_ACTORS, SERVERLESS};
 use super::world::News;
 
 /// One generation of an actor.
 pub(super) type Run = (ActorId, u32);
 
 /// How long ago somebody may have asked for a start that is committed now, in milliseconds.
-const ASKED_MS: u64 = 3_000;
-/// Moves that are looked at together: single ones may be committed late.
-const PACE_WINDOW: usize = 4;
+pub(super) const ASKED_MS: u64 = 3_000;
 /// How long a decision takes until it is durable, at most, in milliseconds.
-const COMMIT_MS: u64 = 1_000;
+pub(super) const COMMIT_MS: u64 = 1_000;
 /// What may lie between a reason and the commit that follows from it, in milliseconds.
-const SLACK_MS: u64 = 50;
+pub(super) const SLACK_MS: u64 = 50;
 
 /// What hosts and clients have said, and what was done to them: the only reasons why anything may change.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     /// Which host reported a generation running.
-    running: BTreeMap<Run, BTreeSet<String>>,
+    pub(super) running: BTreeMap<Run, BTreeSet<String>>,
     /// Generations that a host has reported as stopped.
-    stopped: BTreeSet<Run>,
+    pub(super) stopped: BTreeSet<Run>,
     /// Alarms that a generation has set.
-    alarms: BTreeMap<Run, Vec<Option<Ts>>>,
+    pub(super) alarms: BTreeMap<Run, Vec<Option<Ts>>>,
     /// Actors that a client, or they themselves, wanted destroyed.
-    unwanted: BTreeSet<ActorId>,
+    pub(super) unwanted: BTreeSet<ActorId>,
     /// Start requests that failed.
-    outbound_failed: BTreeSet<Run>,
+    pub(super) outbound_failed: BTreeSet<Run>,
     /// When a client asked for an actor last, in milliseconds of the simulation.
-    asked_for: BTreeMap<ActorId, u64>,
+    pub(super) asked_for: BTreeMap<ActorId, u64>,
     /// Hosts that got the start of a generation.
-    started_on: BTreeMap<Run, BTreeSet<String>>,
+    pub(super) started_on: BTreeMap<Run, BTreeSet<String>>,
     /// When a client wanted an actor moved last, in milliseconds of the simulation.
-    rescheduled: BTreeMap<ActorId, u64>,
+    pub(super) rescheduled: BTreeMap<ActorId, u64>,
+    /// When each command was sent last, in milliseconds of the simulation.
+    pub(super) sent: BTreeMap<(Run, i64), u64>,
+    /// Hosts with a connection that the engine knows of, and since when.
+    pub(super) in_touch: BTreeMap<String, u64>,
     /// Hosts without a connection that the engine knows of, and since when.
-    out_of_touch: BTreeMap<String, u64>,
+    pub(super) out_of_touch: BTreeMap<String, u64>,
     /// Hosts that have come back after they had been given up, and when.
-    back_too_late: BTreeMap<String, u64>,
+    pub(super) back_too_late: BTreeMap<String, u64>,
 }
 
 /// A record and when it came to its phase.
@@ -71,13 +73,15 @@ pub(super) struct Ledger {
     holders: BTreeMap<Bytes, ActorId>,
     /// Generation and number of an actor's latest durable write.
     writes: BTreeMap<ActorId, (u32, u32)>,
-    said: Said,
+    pub(super) said: Said,
     /// When actors of a host in the pool with a pace were told to move.
-    moves: BTreeMap<String, Vec<u64>>,
+    pub(super) moves: BTreeMap<String, Vec<u64>>,
     began: Instant,
     time_of_day: Arc<AtomicI64>,
     /// Before the latest step of the time of day: until when it counts, and by how much it was later than now.
     stepped_back: (u64, i64),
+    /// When the time of day was set last, in milliseconds of the simulation.
+    pub(super) stepped_ms: Option<u64>,
     violation: Option<String>,
 }
 
@@ -93,6 +97,7 @@ impl Ledger {
             began: Instant::now(),
             time_of_day,
             stepped_back: (0, 0),
+            stepped_ms: None,
             violation: None,
         }
     }
@@ -108,7 +113,7 @@ impl Ledger {
     }
 
     /// The latest time of day that a decision which is durable now may have been made at.
-    fn latest_day(&self) -> Ts {
+    pub(super) fn latest_day(&self) -> Ts {
         let (until_ms, by) = self.stepped_back;
         self.day() + if self.now_ms() <= until_ms { by } else { 0 }
     }
@@ -116,6 +121,7 @@ impl Ledger {
     /// The machine's clock is set.
     pub(super) fn step_time_of_day(&mut self, by: i64) {
         self.time_of_day.fetch_add(by, Ordering::Relaxed);
+        self.stepped_ms = Some(self.now_ms());
         self.stepped_back = (self.now_ms() + 1_000, (-by).max(0));
         self.note(format_args!("the clock is set by {by} ms"));
     }
@@ -176,6 +182,7 @@ impl Ledger {
 
     pub(super) fn in_touch(&mut self, host: &str) {
         let now = self.now_ms();
+        self.said.in_touch.insert(host.to_owned(), now);
         if let Some(since) = self.said.out_of_touch.remove(host)
             && now + SLACK_MS >= since + LOST_THRESHOLD_MS
         {
@@ -185,12 +192,15 @@ impl Ledger {
 
     pub(super) fn out_of_touch(&mut self, host: &str) {
         let now = self.now_ms();
+        self.said.in_touch.remove(host);
         self.said.out_of_touch.insert(host.to_owned(), now);
     }
 
     /// The engine tells a host to start a generation. It must be durable, and it must be this host's.
     pub(super) fn start_sent(&mut self, run: Run, host: &str, through_endpoint: bool) {
         let (actor, generation) = run;
+        let now = self.now_ms();
+        self.said.sent.insert((run, i64::from(!through_endpoint)), now);
         let name = self.log.actor(actor);
         if self.generation(actor) < generation {
             self.violated(format!("{name}: start of g{generation} was sent before it was durable"));
@@ -205,6 +215,8 @@ impl Ledger {
     /// The engine tells a host to stop a generation.
     pub(super) fn stop_sent(&mut self, run: Run, index: i64) {
         let (actor, generation) = run;
+        let now = self.now_ms();
+        self.said.sent.insert((run, index), now);
         let known = self.actors.get(&actor).map(|known| &known.record);
         let is_durable = known.is_some_and(|record| {
             record.generation > generation || (record.generation == generation && record.last_command_index >= index)
@@ -285,123 +297,6 @@ impl Ledger {
     /// How many actors have a place in the serverless pool.
     pub(super) fn placed_in_serverless(&self) -> usize {
         self.actors.values().filter(|known| known.record.identity.pool == SERVERLESS && known.record.is_placed()).count()
-    }
-
-    /// Notes that an actor is told to move, and whether its host is emptied faster than its pool allows.
-    fn too_fast(&mut self, before: &Known, after: &ActorRecord) -> Option<String> {
-        let Phase::Stopping { host, wish: StopWish::Move, .. } = &after.phase else { return None };
-        let now = self.now_ms();
-        let actor = after.identity.actor_id;
-        let by_client = self.said.rescheduled.get(&actor).is_some_and(|at| at + ASKED_MS >= now);
-        // One that was still starting when its turn came moves as soon as it runs.
-        let has_run = matches!(before.record.phase, Phase::Running { .. }) && before.since_ms + ASKED_MS < now;
-        if after.identity.pool != PACED || by_client || !has_run {
-            return None;
-        }
-        let of_host = self.moves.entry(host.as_str().to_owned()).or_default();
-        of_host.push(now);
-        let first = of_host.len().checked_sub(PACE_WINDOW).and_then(|at| of_host.get(at).copied())?;
-        let least_ms = PACE_GAP_MS * (PACE_WINDOW as u64 - 1) - COMMIT_MS;
-        (now - first < least_ms).then(|| format!("{PACE_WINDOW} actors of {host} were moved within {} ms", now - first))
-    }
-
-    /// Which rule a change of a record breaks.
-    fn broken_rule(&self, before: Option<&ActorRecord>, after: &ActorRecord) -> Option<String> {
-        let Some(before) = before else {
-            return (after.generation > 1).then(|| format!("it begins with g{}", after.generation));
-        };
-        if before.is_destroyed() && before != after {
-            return Some("it changed after its destruction".into());
-        }
-        if after.generation != before.generation && after.generation != before.generation + 1 {
-            return Some(format!("g{} follows g{}", after.generation, before.generation));
-        }
-        self.end_without_reason(before, after)
-            .or_else(|| self.running_without_reason(before, after))
-            .or_else(|| self.wake_without_reason(before, after))
-            .or_else(|| self.lost_alarm(before, after))
-            .or_else(|| self.destroyed_without_reason(after))
-    }
-
-    /// A generation ends because its host says so, has been silent for too long, or could not be asked.
-    fn end_without_reason(&self, before: &ActorRecord, after: &ActorRecord) -> Option<String> {
-        let ended = before.is_placed() && (!after.is_placed() || after.generation != before.generation);
-        if !ended {
-            return None;
-        }
-        let run = (before.identity.actor_id, before.generation);
-        let deadline_passed = before.next_deadline().is_some_and(|deadline| deadline <= self.latest_day());
-        // A connection that ends and a host that is given up are the same moment for the engine and two commits here.
-        let host_lost = before.host().is_some_and(|host| {
-            let away = self.said.out_of_touch.get(host.as_str());
-            let back = self.said.back_too_late.get(host.as_str());
-            away.is_some_and(|since| self.now_ms() + SLACK_MS >= since + LOST_THRESHOLD_MS)
-                || back.is_some_and(|at| self.now_ms() <= at + COMMIT_MS)
-        });
-        let has_reason = self.said.stopped.contains(&run)
-            || self.said.outbound_failed.contains(&run)
-            || deadline_passed
-            || host_lost
-            // It had been given up; the host came back before that was durable.
-            || before.host().is_none();
-        (!has_reason).then(|| format!("g{} ended without a reason ({})", before.generation, phase_in_words(before)))
-    }
-
-    fn running_without_reason(&self, before: &ActorRecord, after: &ActorRecord) -> Option<String> {
-        let Phase::Running { host } = &after.phase else { return None };
-        if let Phase::Running { host: before_host } = &before.phase
-            && before.generation == after.generation
-        {
-            return (before_host != host).then(|| format!("g{} runs on {host} and on {before_host}", after.generation));
-        }
-        let run = (after.identity.actor_id, after.generation);
-        let said_so = self.said.running.get(&run).is_some_and(|hosts| hosts.contains(host.as_str()));
-        (!said_so).then(|| format!("g{} counts as running on {host}, which never said so", after.generation))
-    }
-
-    /// A sleeping actor starts because somebody asked for it or its alarm is due.
-    fn wake_without_reason(&self, before: &ActorRecord, after: &ActorRecord) -> Option<String> {
-        let woken = before.phase == Phase::Sleeping && !matches!(after.phase, Phase::Sleeping | Phase::Destroyed);
-        if !woken {
-            return None;
-        }
-        let actor = after.identity.actor_id;
-        let asked = self.said.asked_for.get(&actor).is_some_and(|at| at + ASKED_MS >= self.now_ms());
-        let alarm = before.alarm_ts.is_some_and(|alarm| alarm <= self.latest_day());
-        (!asked && !alarm).then(|| format!("it was woken without a reason; its alarm is {:?}", before.alarm_ts))
-    }
-
-    /// An alarm stays until its actor changes it, or a generation that was started for it has had its chance.
-    fn lost_alarm(&self, before: &ActorRecord, after: &ActorRecord) -> Option<String> {
-        if after.is_destroyed() {
-            return None;
-        }
-        let run = (before.identity.actor_id, before.generation);
-        let of_host = |run: Run| self.said.alarms.get(&run).map_or(&[][..], Vec::as_slice);
-        // What it has set may have been taken by the next generation in the same commit.
-        let set_by_host = [after.alarm_ts, after.alarm_ts.or(after.served_alarm_ts)]
-            .iter()
-            .any(|alarm| of_host(run).contains(alarm) || of_host((run.0, after.generation)).contains(alarm));
-        if let Some(alarm) = before.alarm_ts {
-            let kept = after.alarm_ts == Some(alarm);
-            let taken = after.served_alarm_ts == Some(alarm) && alarm <= self.latest_day();
-            if !kept && !taken && !set_by_host {
-                return Some(format!("its alarm {alarm} has vanished"));
-            }
-        }
-        if let Some(alarm) = before.served_alarm_ts {
-            let kept = after.served_alarm_ts == Some(alarm) || after.alarm_ts == Some(alarm);
-            let had_its_chance = self.said.stopped.contains(&run) || !of_host(run).is_empty();
-            if !kept && !had_its_chance {
-                return Some(format!("its alarm {alarm}, which nobody served, has vanished"));
-            }
-        }
-        None
-    }
-
-    fn destroyed_without_reason(&self, after: &ActorRecord) -> Option<String> {
-        let wanted = self.said.unwanted.contains(&after.identity.actor_id);
-        (after.is_destroyed() && !wanted).then(|| "it was destroyed, and nobody wanted that".into())
     }
 
     fn holder_committed(&mut self, key: &Bytes, holder: Option<ActorId>) {

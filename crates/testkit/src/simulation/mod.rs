@@ -1,7 +1,7 @@
 //! A simulation of the engine in a world that fails: real scheduler, management API and host connections; made-up hosts,
 //! clients, disk, network and time. Everything follows from a seed, so whatever goes wrong goes wrong again.
 //!
-//! The rules that hold at every commit are in [`ledger`], those that hold when everything is at rest in [`finale`].
+//! The rules that hold at every commit are in `rules`, those that hold when everything is at rest in `finale`.
 
 mod chance;
 mod clients;
@@ -11,7 +11,9 @@ mod finale;
 mod host;
 mod ledger;
 mod log;
+mod rules;
 mod settings;
+mod wire;
 mod world;
 
 use chance::Chance;

@@ -34,7 +34,7 @@ pub(super) fn engine_config() -> Config {
             "envoy_lost_threshold": LOST_THRESHOLD_MS,
             "envoy_ping_timeout": 2_500,
             "envoy_eligible_threshold": 1_500,
-            "envoy_update_ping_interval": 700,
+            "envoy_update_ping_interval": 1_000,
             "base_retry_timeout": 200,
             "reschedule_backoff_max_exponent": 4,
             "retry_reset_duration": 10_000,

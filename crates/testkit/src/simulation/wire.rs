@@ -80,7 +80,7 @@ impl World {
         *latest
     }
 
-    pub(super) fn from_engine(&mut self, id: ConnectionId, message: FromEngine) {
+    pub(super) fn engine_sends(&mut self, id: ConnectionId, message: FromEngine) {
         let host = self.connections[id].host;
         let name = self.processes[host].host.name.clone();
         match &message {

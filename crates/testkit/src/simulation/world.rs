@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engine::config::Config;
-use engine::simulation::{Chance as EngineChance, FromEngine, HostEnd, SimulatedEngine, StartOrder};
+use engine::simulation::{Chance as EngineChance, FromEngine, SimulatedEngine, StartOrder};
 use lifecycle::Ts;
 use parking_lot::{Mutex, MutexGuard};
-use protocol::envoy::{Command, CommandWrapper, EventWrapper, PROTOCOL_VERSION, ToEnvoy, ToRivet};
+use protocol::envoy::{CommandWrapper, ToRivet};
 use protocol::id::ActorId;
 use store::SimulatedDisk;
 use tokio::sync::mpsc;
@@ -19,10 +19,10 @@ use tokio::time::Instant;
 
 use super::clients::{Answer, Client};
 use super::endpoint::{Endpoint, Request};
-use super::host::{Around, Effect, Host, HostTimer, Mood};
-use super::ledger::{Ledger, Platter, Run};
+use super::host::{Host, HostTimer, Mood};
+use super::ledger::{Ledger, Platter};
 use super::log::Log;
-use super::settings::{LOST_THRESHOLD_MS, engine_config};
+use super::settings::{POOLS, engine_config, pool_config};
 use super::{Chance, Planted};
 
 /// Names a host within the simulation.
@@ -231,7 +231,7 @@ impl World {
     async fn hear(&mut self, news: News) {
         match news {
             News::Booted(engine) => self.booted(*engine).await,
-            News::FromEngine(connection, message) => self.from_engine(connection, message),
+            News::FromEngine(connection, message) => self.engine_sends(connection, message),
             News::Order(epoch, order) if epoch == self.epoch => self.ordered(order),
             News::StartCommand(epoch, host, request, command) if epoch == self.epoch => {
                 self.start_request_arrived(host, request, command);
@@ -269,8 +269,8 @@ impl World {
 
     async fn booted(&mut self, mut engine: SimulatedEngine) {
         self.note(format_args!("engine process {} is up", self.epoch));
-        for pool in super::settings::POOLS {
-            if self.epoch == 1 && engine.put_pool(pool, super::settings::pool_config(pool)).await.is_none() {
+        for pool in POOLS {
+            if self.epoch == 1 && engine.put_pool(pool, pool_config(pool)).await.is_none() {
                 self.books().violated(format!("pool {pool} cannot be made"));
             }
         }

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use protocol::envoy::StopActorReason;
+use protocol::limits;
 use serde_json::{Value, json};
 use testkit::envoy::FakeEnvoy;
 use testkit::eventually;
+use tokio::time::Instant;
 
 use super::endpoint::StartCall;
 use super::{Scene, answer_and_run};
 use crate::scene::is_set;
-
-const A_WHILE: Duration = Duration::from_millis(200);
 
 /// Creates an actor, lets its start request end in some way, and returns what the actor and its pool show.
 async fn failed_start(scene: &mut Scene, end: impl AsyncFnOnce(StartCall)) -> (Value, Value) {
@@ -108,29 +109,56 @@ async fn a_stream_that_ends_before_anything_happened_is_a_failed_start() {
 }
 
 #[tokio::test]
-async fn an_actor_outlives_a_stream_that_ends_early() {
+async fn an_actor_whose_request_is_cut_short_stays_a_moment_and_moves() {
     let mut scene = Scene::start().await;
     let mut host = scene.host().await;
-    let (run, stream) = scene.running_actor(&mut host).await;
+    scene.engine.create("counter", None).await;
+    let call = scene.endpoint.next_start().await;
+    let began = call.came;
+    let (run, stream) = answer_and_run(call, &mut host);
+    scene.until_running(&run.actor_id).await;
     drop(stream);
     assert_eq!(scene.pool_error().await, json!("serverless_stream_ended_early"));
     let request = scene.engine.request(&run.actor_id);
     answer(&mut host).await;
     assert_eq!(request.await.unwrap().status, 200);
-    host.expect_no_command(A_WHILE).await;
+    assert_eq!(host.expect_stop(&run).await, (1, StopActorReason::GoingAway));
+    assert!(began.elapsed() >= limits::SERVERLESS_SHORTEST_STAY, "{:?}", began.elapsed());
+
+    host.stopped(&run);
+    let (next, stream) = answer_and_run(scene.endpoint.next_start().await, &mut host);
+    assert_eq!(next.generation, 2);
+    scene.until_running(&run.actor_id).await;
+    stream.break_off();
+    let shows_the_break =
+        async || scene.pool().await["runner_pool_error"]["serverless_connection_error"]["message"].as_str().map(str::to_owned);
+    let message = eventually("what broke", shows_the_break).await;
+    assert!(message.starts_with("error decoding response body\n"), "{message}");
+    assert_eq!(host.expect_stop(&next).await, (1, StopActorReason::GoingAway));
 }
 
+/// Long before the host would be given up for its silence alone.
 #[tokio::test]
-async fn an_actor_whose_request_broke_is_lost() {
-    let mut scene = Scene::start().await;
-    let mut host = scene.host().await;
-    let (run, stream) = scene.running_actor(&mut host).await;
-    stream.break_off();
-    let error = scene.pool_error().await;
-    let message = error["serverless_connection_error"]["message"].as_str().unwrap();
-    assert!(message.starts_with("error decoding response body\n"), "{message}");
-    assert_eq!(host.expect_stop(&run).await.0, 1);
-    scene.engine.asleep(&run.actor_id).await;
+async fn an_instance_of_which_nothing_is_left_is_replaced_at_once() {
+    for connection_goes_first in [false, true] {
+        let mut scene = Scene::start().await;
+        let mut host = scene.host().await;
+        let (run, stream) = scene.running_actor(&mut host).await;
+        if connection_goes_first {
+            host.cut();
+            eventually("no host", async || scene.engine.listed_hosts().await.is_empty().then_some(())).await;
+            stream.break_off();
+        } else {
+            stream.break_off();
+            scene.pool_error().await;
+            host.cut();
+        }
+        let gone_at = Instant::now();
+        scene.engine.request(&run.actor_id);
+        let next = scene.endpoint.next_start().await.run();
+        assert_eq!((next.actor_id, next.generation), (run.actor_id, 2));
+        assert!(gone_at.elapsed() < limits::SERVERLESS_SHORTEST_STAY, "after {:?}", gone_at.elapsed());
+    }
 }
 
 #[tokio::test]

@@ -18,23 +18,23 @@ async fn at_the_end_of_its_lifespan_an_actor_moves_to_another_request() {
     let (run, stream) = answer_and_run(call, &mut host);
     assert_eq!(host.expect_stop(&run).await, (1, StopActorReason::GoingAway));
     let stopped_after = began.elapsed();
-    assert!(stopped_after >= Duration::from_millis(950) && stopped_after < Duration::from_millis(1_500), "{stopped_after:?}");
+    assert!(stopped_after > Duration::from_millis(500) && stopped_after < Duration::from_millis(1_900), "{stopped_after:?}");
 
     // The next request comes while this one is open.
     host.stopped(&run);
     let next = scene.endpoint.next_start().await;
     assert_eq!(next.run().generation, 2);
     assert!(!stream.is_closed());
+    let began = next.came;
     let (next, next_stream) = answer_and_run(next, &mut host);
     scene.until_running(&next.actor_id).await;
     stream.stopping();
 
     // A host that does not stop its actor keeps it, but not its request.
-    let began = Instant::now();
     assert_eq!(host.expect_stop(&next).await, (1, StopActorReason::GoingAway));
     next_stream.closed().await;
     let closed_after = began.elapsed();
-    assert!(closed_after >= Duration::from_millis(1_500) && closed_after < Duration::from_millis(2_500), "{closed_after:?}");
+    assert!(closed_after > Duration::from_millis(1_500) && closed_after < Duration::from_millis(3_500), "{closed_after:?}");
     assert!(scene.endpoint.waiting_starts().is_empty());
     host.stopped(&next);
     assert_eq!(scene.endpoint.next_start().await.run().generation, 3);

@@ -44,13 +44,13 @@ async fn metadata_are_polled_and_failures_slow_that_down() {
     let polls = scene.endpoint.polls(4).await;
     for pair in polls[1..].windows(2) {
         let gap = pair[1] - pair[0];
-        assert!(gap >= Duration::from_millis(290) && gap < Duration::from_millis(1_300), "{gap:?}");
+        assert!(gap > Duration::from_millis(200) && gap < Duration::from_secs(3), "{gap:?}");
     }
     scene.endpoint.set_metadata(503, json!("down"));
     let before = scene.endpoint.polls(1).await.len();
     let polls = scene.endpoint.polls(before + 3).await;
     let gap = polls[before + 2] - polls[before + 1];
-    assert!(gap >= Duration::from_millis(1_150), "after the second failure the interval is four times as long: {gap:?}");
+    assert!(gap > Duration::from_millis(1_000), "after the second failure the interval is four times as long: {gap:?}");
 
     // A pool that is deleted is not asked any more.
     scene.engine.delete("/runner-configs/default?namespace=default").await;

@@ -6,6 +6,7 @@ mod lifespan;
 mod metadata;
 mod preload;
 mod starting;
+mod upgrade;
 mod words;
 
 use http::StatusCode;

@@ -11,7 +11,7 @@ use super::endpoint::{Endpoint, StartCall};
 use super::{Scene, answer_and_run, pool};
 use crate::scene::{TestEngine, creation, is_set};
 
-fn headers<'a>(call: &'a StartCall, wanted: impl Fn(&str) -> bool) -> Vec<(&'a str, &'a str)> {
+fn headers(call: &StartCall, wanted: impl Fn(&str) -> bool) -> Vec<(&str, &str)> {
     call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).filter(|(name, _)| wanted(name)).collect()
 }
 

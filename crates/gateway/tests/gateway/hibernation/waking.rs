@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use gateway::GatewayError;
+use gateway::{GatewayError, Obstacle, PoolFault};
 use protocol::envoy::ToRivetTunnelMessageKind;
 
 use super::{A_MOMENT, Play, gone};
-use crate::scene::{Scene, ready_timeout, settle};
+use crate::scene::{RAY, Scene, assert_took, ready_timeout, settle};
 use futures_util::SinkExt;
 use tokio_websockets::Message;
 
@@ -178,6 +178,21 @@ async fn an_actor_that_does_not_wake_costs_the_client_its_socket_after_90_second
     play.socket.expect_failure(&ready_timeout(play.actor)).await;
     let waited = asked.elapsed();
     assert!((Duration::from_secs(90)..Duration::from_secs(91)).contains(&waited), "{waited:?}");
+    drop(play.socket);
+    play.scene.expect_no_leak().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_fails_costs_only_those_clients_their_sockets_who_want_something() {
+    let mut play = Play::asleep().await;
+    let fault = PoolFault { words: "endpoint answered 502".to_owned(), details: serde_json::Value::Null };
+    let failing = Obstacle::PoolFailing { pool: "p".to_owned(), fault, retry_in: None };
+    play.scene.directory.block(play.actor, Some(failing));
+    assert!(play.socket.quiet_for(Duration::from_secs(60)).await);
+    play.socket.send_text("m1").await;
+    let asked = tokio::time::Instant::now();
+    assert_eq!(play.socket.expect_close().await, (1011, format!("guard.actor_runner_failed#{RAY}")));
+    assert_took(asked, Duration::from_secs(1));
     drop(play.socket);
     play.scene.expect_no_leak().await;
 }
