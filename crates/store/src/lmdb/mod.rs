@@ -78,8 +78,7 @@ impl Lmdb {
         let committer = committer.spawn(move || {
             committer::run(&table, messages);
             join(threads);
-            // Closed only here. LMDB keeps something for each thread that has read, and clears it away when the thread ends:
-            // not before each reader has ended altogether may the memory go in which that is noted.
+            // Closed only here, when nobody reads any more.
             drop(table);
         });
         let committer = Arc::new(Mutex::new(Some(committer.map_err(StoreError::failed)?)));

@@ -5,7 +5,7 @@ use std::iter;
 use std::path::Path;
 
 use heed::types::Bytes as Raw;
-use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn};
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 
 use super::folder::{self, Claim};
 use super::readers::READER_THREADS;
@@ -22,7 +22,7 @@ const FOREIGN_READERS: u32 = 16;
 /// An open database. LMDB is closed and the folder released when this is dropped.
 pub(super) struct Table {
     // Fields are dropped in this order: the folder is released last.
-    env: Env,
+    env: Env<WithoutTls>,
     _claim: Claim,
 }
 
@@ -35,7 +35,9 @@ impl Table {
         let claim = folder::claim(path)?;
 
         let map_size = options.map_size_bytes.max(1).next_multiple_of(MAP_STEP_BYTES);
-        let mut env_options = EnvOpenOptions::new();
+        // Otherwise LMDB ties a place in its table of readers to each thread that reads, and gives it back when that thread ends,
+        // also one that ended reading long ago, and also at the very moment when the table goes.
+        let mut env_options = EnvOpenOptions::new().read_txn_without_tls();
         env_options.map_size(usize::try_from(map_size).unwrap_or(usize::MAX));
         env_options.max_readers(READER_THREADS + FOREIGN_READERS);
         if options.durability == Durability::Os {
@@ -70,7 +72,7 @@ impl Table {
         }
     }
 
-    pub(super) fn begin_read(&self) -> Result<RoTxn<'_, heed::WithTls>, StoreError> {
+    pub(super) fn begin_read(&self) -> Result<RoTxn<'_, WithoutTls>, StoreError> {
         self.env.read_txn().map_err(failure)
     }
 
