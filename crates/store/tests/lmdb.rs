@@ -5,9 +5,10 @@
 mod support;
 
 use std::fs;
+use std::sync::mpsc;
 
 use bytes::Bytes;
-use store::{Batch, Decision, LmdbOptions, Reads, Scan, Store};
+use store::{Batch, Decision, LmdbOptions, Reads, Scan, Store, View};
 
 use support::{options, put};
 
@@ -128,13 +129,37 @@ async fn a_full_store_fails_who_is_concerned_and_recovers() {
 async fn an_inbox_that_is_full_makes_callers_wait() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open_lmdb(options(&folder)).unwrap();
-    // 4 MiB each, 64 MiB in all: the lazy ones are refused at some point, the others get through by waiting.
+    // The committer takes nothing out of its inbox while it decides.
+    let (decides, deciding) = mpsc::channel();
+    let (go_on, gate) = mpsc::channel::<()>();
+    let held = store.clone();
+    let held = tokio::spawn(async move {
+        let decide = move |_: &View<'_>| {
+            decides.send(()).unwrap();
+            gate.recv().unwrap();
+            Decision::Skip(())
+        };
+        held.update(Reads::keys([]), decide).await
+    });
+    while deciding.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+
+    // 4 MiB and a little each, 64 MiB in all: the lazy ones are refused at some point, the others wait.
     let large = |number: u32| put(format!("key {number}"), vec![1; 4 << 20]);
-    let accepted = (0..100).take_while(|&number| store.write_lazy(large(number)).is_ok()).count();
-    assert!((1..=40).contains(&accepted), "{accepted}");
-    let last = u32::try_from(accepted).unwrap();
-    assert_eq!(store.write_lazy(large(last)).unwrap_err().code(), "busy");
-    store.write(large(last)).await.unwrap();
-    let keys = (0..=last).map(|number| Bytes::from(format!("key {number}"))).collect();
+    for number in 0..15 {
+        store.write_lazy(large(number)).unwrap();
+    }
+    assert_eq!(store.write_lazy(large(15)).unwrap_err().code(), "busy");
+    let mut waiting = Box::pin(store.write(large(15)));
+    tokio::select! {
+        biased;
+        _ = &mut waiting => panic!("there is no room"),
+        () = std::future::ready(()) => {}
+    }
+    go_on.send(()).unwrap();
+    waiting.await.unwrap();
+    held.await.unwrap().unwrap();
+    let keys = (0..=15).map(|number| Bytes::from(format!("key {number}"))).collect();
     assert!(store.get(keys).await.unwrap().iter().all(Option::is_some));
 }
