@@ -32,6 +32,7 @@ async function crowd(t) {
     actor.handle = t.client.migrant.getOrCreate(actor.key);
     // What a case before has left in memory is durable from here on too.
     actor.sum = await actor.handle.addDurably(1);
+    actor.durable = actor.sum;
     actor.wakes = (await actor.handle.get()).wakes;
   });
   if (isNew) t.note(`${ACTORS} actors created in ${seconds(began)}`);
@@ -76,18 +77,33 @@ class Traffic {
   }
 }
 
-/** All answer, from one of `hosts`, and have the state that they had. `moves`: how often each was started since. */
-async function assertServed(t, crowd, hosts, moves) {
+/**
+ * All answer, from one of `hosts`, and have the state that they had. `moves`: how often each was started since. Of `interrupted`
+ * actors one instance more was started, or none, and only what was durable counts.
+ */
+async function assertServed(t, crowd, hosts, moves, interrupted = new Set()) {
   t.doing(`calling all actors on ${hosts.map((host) => host.name).join(" and ")}`);
   const pids = hosts.map((host) => host.child.pid);
   await forAll(crowd, async (actor) => {
     const now = await actor.handle.get();
+    const wasInterrupted = interrupted.has(now.id);
+    const least = wasInterrupted ? actor.durable : actor.sum;
     assert.ok(pids.includes(now.pid), "served by a host that should not have it");
-    assert.ok(now.count >= actor.sum && now.count <= actor.sum + actor.unknown, `${now.count} instead of ${actor.sum}`);
+    assert.ok(now.count >= least && now.count <= actor.sum + actor.unknown, `${now.count} instead of ${actor.sum}`);
     const started = now.wakes - actor.wakes;
-    assert.ok(moves.includes(started), `started ${started} times`);
+    assert.ok(started === moves || (wasInterrupted && Math.abs(started - moves) === 1), `started ${started} times`);
     Object.assign(actor, { sum: now.count, unknown: 0, wakes: now.wakes });
   });
+}
+
+/**
+ * The actors whose database failed them on `hosts`. rivetkit 2.3.19 cannot know whether a commit was made that was under way
+ * when its engine died: it says so and gives the instance up, with all that was not durable yet.
+ */
+function interruptedOn(hosts) {
+  const lines = hosts.flatMap((host) => fs.readFileSync(host.logFile, "utf8").split("\n"));
+  const failures = lines.filter((line) => line.includes('level=error message="sqlite '));
+  return new Set(failures.map((line) => /actor_id=(\w+)/.exec(line)[1]));
 }
 
 async function configure(t, options) {
@@ -121,7 +137,7 @@ async function rollingUpgrade(t) {
   await emptied(t, old);
   t.note(await traffic.stop());
   assert.deepEqual(traffic.failures, [], "no call failed");
-  await assertServed(t, actors, [next], [1]);
+  await assertServed(t, actors, [next], 1);
 
   const lines = fs.readFileSync(old.logFile, "utf8").split("\n");
   const left = lines.filter((line) => line.startsWith(LEAVING)).map((line) => Number(line.split(" ").at(-1)));
@@ -157,7 +173,10 @@ async function upgradeWithEngineKilled(t) {
   const refused = traffic.failures.filter((error) => !error.message.includes("fetch failed"));
   assert.deepEqual(refused, []);
   assert.equal(failedBefore, 0, "no call failed before the engine was killed");
-  await assertServed(t, actors, [next], [1]);
+  const interrupted = interruptedOn([old, next]);
+  t.note(`${interrupted.size} actors were amid a commit`);
+  assert.ok(interrupted.size < ACTORS / 5, "as few as move at a time");
+  await assertServed(t, actors, [next], 1, interrupted);
   assert.equal(await old.stop("SIGTERM"), "signal SIGTERM");
 }
 
@@ -168,7 +187,7 @@ async function hostKilled(t) {
   t.doing("killing the host");
   const began = performance.now();
   await killed.stop("SIGKILL");
-  await assertServed(t, actors, others, [1]);
+  await assertServed(t, actors, others, 1);
   t.note(`all ${ACTORS} answered ${seconds(began)} after the kill`);
 }
 
@@ -181,9 +200,21 @@ async function twoMoreHosts(t) {
   return hosts;
 }
 
+/** Leaves one host with all actors, if a case before has left them on several. */
+async function gather(t) {
+  const crowded = t.stack.hosts.filter((host) => host.child.alive);
+  if (crowded.length === 1) return;
+  await configure(t, { actor_eviction_rate: PACE * 2 });
+  await nextVersion(t);
+  await Promise.all(crowded.map((host) => emptied(t, host)));
+  for (const host of crowded) assert.equal(await host.stop("SIGTERM"), "signal SIGTERM");
+}
+
 async function hostAndEngineKilled(t) {
+  await gather(t);
   const actors = await crowd(t);
   const killed = t.host;
+  assert.equal((await killed.listing()).slots, ACTORS, "all actors are on the host that is killed");
   const others = await twoMoreHosts(t);
   const began = performance.now();
   await killed.stop("SIGKILL");
@@ -192,7 +223,7 @@ async function hostAndEngineKilled(t) {
   await t.until("the engine to have noticed", async () => (await killed.listing()) === undefined);
   await engineKilled(t, others);
   await calls;
-  await assertServed(t, actors, t.stack.hosts.filter((host) => host.child.alive), [0, 1]);
+  await assertServed(t, actors, others, 1);
   t.note(`all ${ACTORS} answered ${seconds(began)} after the kill`);
 }
 

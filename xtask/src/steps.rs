@@ -117,8 +117,8 @@ fn run_conformance(repository: &Repository, arguments: &[String]) -> Result<Coun
         runner.arg("--engine").arg(repository.target.join("conformance/rivet-engine"));
     }
     if !names("--proxy") {
-        // For the whole workspace, because the unit tests have built it so already.
-        let build = ["build", "--workspace", "--bin", "faulty-proxy"];
+        // For the whole workspace and with its features, because the unit tests have built it so already.
+        let build = ["build", "--workspace", "--features", SIMULATION, "--bin", "faulty-proxy"];
         step("faulty proxy", || tools::run(&mut repository.cargo(&build)))?;
         runner.arg("--proxy").arg(repository.target.join("debug/faulty-proxy"));
     }

@@ -19,7 +19,7 @@ pub(crate) struct Clock {
 enum TimeOfDay {
     System,
     /// Moves with the runtime's (paused) clock: this many milliseconds since the epoch when [`Clock::started`] was.
-    #[cfg(feature = "simulation")]
+    #[cfg(any(test, feature = "simulation"))]
     Simulated(std::sync::Arc<std::sync::atomic::AtomicI64>),
 }
 
@@ -31,7 +31,7 @@ impl Clock {
 
     /// A clock that showed the time of day `start` at `started` and moves with the runtime's. Changing `start` later is a
     /// step of the time of day.
-    #[cfg(feature = "simulation")]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn simulated(started: Instant, start: std::sync::Arc<std::sync::atomic::AtomicI64>) -> Self {
         Self { started, time_of_day: TimeOfDay::Simulated(start) }
     }
@@ -40,7 +40,7 @@ impl Clock {
     pub(crate) fn now(&self) -> Ts {
         match &self.time_of_day {
             TimeOfDay::System => system_now(),
-            #[cfg(feature = "simulation")]
+            #[cfg(any(test, feature = "simulation"))]
             TimeOfDay::Simulated(start) => start.load(std::sync::atomic::Ordering::Relaxed).saturating_add(self.uptime()),
         }
     }

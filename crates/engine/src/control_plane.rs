@@ -183,7 +183,11 @@ fn poll_rules(config: &Config) -> PollRules {
 
 fn pool_rules(config: &Config) -> PoolRules {
     let seconds = config.pegboard.serverless_drain_grace_period.duration().as_secs();
-    PoolRules { default_drain_grace_s: u32::try_from(seconds).unwrap_or(u32::MAX) }
+    let longest = config.pegboard.actor_stop_threshold.duration().max(limits::SERVERLESS_DRAIN_GRACE_MAX);
+    PoolRules {
+        default_drain_grace_s: u32::try_from(seconds).unwrap_or(u32::MAX),
+        max_drain_grace_ms: longest.as_millis() as u64,
+    }
 }
 
 fn init_message(config: &Config) -> ProtocolMetadata {

@@ -122,7 +122,8 @@ impl SimulatedEngine {
     pub async fn put_pool(&self, name: &str, config: Value) -> Option<()> {
         let namespace = self.envoys.catalog.namespace("default")?;
         let request: PoolConfigRequest = serde_json::from_value(config).ok()?;
-        let config = PoolConfig::from_request(request, PoolRules { default_drain_grace_s: 1 }).ok()?;
+        let rules = PoolRules { default_drain_grace_s: 1, max_drain_grace_ms: u64::MAX };
+        let config = PoolConfig::from_request(request, rules).ok()?;
         self.envoys.catalog.put_pool(namespace.namespace_id, name, config).await.ok().map(drop)
     }
 
@@ -193,7 +194,8 @@ impl SimulatedEngine {
         self.scheduler.outbound_accepted(identity);
     }
 
-    /// A start request that was made at `began` was refused, or has ended before its actor.
+    /// A start request that was ordered at `began`, by the machine's uptime in milliseconds, was refused, or has ended before its
+    /// actor.
     pub fn outbound_failed(&self, identity: &Identity, generation: u32, began: Ts, error: PoolError) {
         self.scheduler.outbound_failed(identity, generation, began, error);
     }

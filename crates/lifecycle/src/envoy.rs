@@ -25,7 +25,8 @@ pub struct EnvoyRules {
     /// A silent connection is closed after this.
     pub ping_timeout_ms: i64,
     /// A host that is out of touch for longer is lost. The same value is announced to hosts: they stop their actors by
-    /// themselves after it, so nothing may be started elsewhere earlier.
+    /// themselves after it, so nothing is started elsewhere earlier. The one exception are actors of serverless pools whose
+    /// request has ended too: nobody waits longer for those than a living host needs to connect again.
     pub lost_threshold_ms: i64,
     /// No new actors for a host that has been silent for longer.
     pub eligible_threshold_ms: i64,

@@ -9,6 +9,7 @@
 //! * [`eviction`]: how fast a pool wants hosts to be emptied.
 //! * [`drain`]: emptying one host at that pace.
 //! * [`pool`]: what a pool knows of the endpoint that its hosts come from.
+//! * [`version`]: which version of the application that endpoint runs.
 
 pub mod actor;
 pub mod drain;
@@ -16,6 +17,7 @@ pub mod envoy;
 pub mod eviction;
 pub mod placement;
 pub mod pool;
+pub mod version;
 
 /// Milliseconds since the Unix epoch.
 pub type Ts = i64;

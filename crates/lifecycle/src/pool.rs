@@ -29,6 +29,11 @@ pub enum PoolError {
     Downgrade,
     /// The pool's configuration is gone.
     InternalError,
+    /// The engine could not put the start request together, or not send it. Nothing of that is the endpoint's fault.
+    NotAsked {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// How attempts that fail are spaced, in milliseconds.
@@ -55,13 +60,23 @@ enum BreakerState {
     #[default]
     Closed,
     /// Nothing may be tried before `until`.
-    Open { failures: u32, opened_at: Ts, until: Ts },
+    Open { trouble: Trouble, until: Ts },
     /// One attempt is under way; the others wait for its outcome, but no longer than `until`.
-    Probing { failures: u32, opened_at: Ts, until: Ts },
+    Probing { trouble: Trouble, until: Ts },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Trouble {
+    /// In a row.
+    failures: u32,
+    /// When the latest of them became known.
+    known_since: Ts,
+    /// What it was.
+    error: PoolError,
 }
 
 /// Whether an attempt may be made now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
     /// Yes.
     Go,
@@ -69,64 +84,75 @@ pub enum Admission {
     Wait {
         /// When it is worth asking again.
         until: Ts,
+        /// Why: what the latest attempt has met.
+        error: PoolError,
     },
 }
 
 impl Breaker {
     /// Whether an attempt may be made at `now`; changes nothing.
-    pub fn admits(&self, now: Ts) -> Admission {
-        match self.state {
+    pub fn admits(&self, now: Ts, rules: &BreakerRules) -> Admission {
+        match &self.state {
             BreakerState::Closed => Admission::Go,
-            BreakerState::Open { until, .. } | BreakerState::Probing { until, .. } if now < until => Admission::Wait { until },
+            BreakerState::Open { trouble, until } if now < *until => {
+                Admission::Wait { until: *until, error: trouble.error.clone() }
+            }
+            // The attempt may end at any moment, and nobody tells those who wait if it fails.
+            BreakerState::Probing { trouble, until } if now < *until => {
+                Admission::Wait { until: now.saturating_add(rules.max_ms).min(*until), error: trouble.error.clone() }
+            }
             BreakerState::Open { .. } | BreakerState::Probing { .. } => Admission::Go,
         }
     }
 
     /// An attempt that was admitted begins.
     pub fn attempted(&mut self, now: Ts, rules: &BreakerRules) {
-        match self.state {
-            BreakerState::Closed => {}
-            BreakerState::Open { failures, opened_at, .. } | BreakerState::Probing { failures, opened_at, .. } => {
-                let until = now.saturating_add(rules.probe_patience_ms);
-                self.state = BreakerState::Probing { failures, opened_at, until };
+        self.state = match std::mem::take(&mut self.state) {
+            BreakerState::Closed => BreakerState::Closed,
+            BreakerState::Open { trouble, .. } | BreakerState::Probing { trouble, .. } => {
+                BreakerState::Probing { trouble, until: now.saturating_add(rules.probe_patience_ms) }
             }
-        }
+        };
     }
 
     /// An attempt that was admitted is not made after all: somebody else may go first.
     pub fn withdrawn(&mut self, now: Ts) {
-        match self.state {
-            BreakerState::Closed | BreakerState::Open { .. } => {}
-            BreakerState::Probing { failures, opened_at, .. } => {
-                self.state = BreakerState::Open { failures, opened_at, until: now };
-            }
-        }
+        self.state = match std::mem::take(&mut self.state) {
+            state @ (BreakerState::Closed | BreakerState::Open { .. }) => state,
+            BreakerState::Probing { trouble, .. } => BreakerState::Open { trouble, until: now },
+        };
     }
 
     /// An attempt that began at `began` has failed. Attempts that began before the previous failure was known tell nothing new.
-    pub fn failed(&mut self, began: Ts, now: Ts, rules: &BreakerRules) {
-        let failures = match self.state {
-            BreakerState::Closed => 0,
-            BreakerState::Open { opened_at, .. } | BreakerState::Probing { opened_at, .. } if began < opened_at => return,
-            BreakerState::Open { failures, .. } | BreakerState::Probing { failures, .. } => failures,
-        };
+    pub fn failed(&mut self, began: Ts, now: Ts, error: PoolError, rules: &BreakerRules) {
+        if self.trouble_since(began).is_some() {
+            return;
+        }
+        let failures = self.trouble().map_or(0, |trouble| trouble.failures);
         let delay = rules.base_ms.saturating_mul(1 << failures.min(30)).min(rules.max_ms);
-        let until = now.saturating_add(delay);
-        self.state = BreakerState::Open { failures: failures.saturating_add(1), opened_at: now, until };
+        let trouble = Trouble { failures: failures.saturating_add(1), known_since: now, error };
+        self.state = BreakerState::Open { trouble, until: now.saturating_add(delay) };
     }
 
     /// An attempt has led to something: all may try again. Whether that is news to those who wait.
     pub fn succeeded(&mut self) -> bool {
-        let was_closed = self.state == BreakerState::Closed;
-        self.state = BreakerState::Closed;
-        !was_closed
+        std::mem::take(&mut self.state) != BreakerState::Closed
     }
 
     /// Whether the latest outcome was a failure.
     pub fn is_open(&self) -> bool {
-        match self.state {
-            BreakerState::Closed => false,
-            BreakerState::Open { .. } | BreakerState::Probing { .. } => true,
+        self.trouble().is_some()
+    }
+
+    /// What went wrong after an attempt was admitted at `began`. One that has not been made yet had better not be made.
+    pub fn trouble_since(&self, began: Ts) -> Option<&PoolError> {
+        self.trouble().filter(|trouble| began < trouble.known_since).map(|trouble| &trouble.error)
+    }
+
+    fn trouble(&self) -> Option<&Trouble> {
+        match &self.state {
+            BreakerState::Closed => None,
+            BreakerState::Open { trouble, .. } | BreakerState::Probing { trouble, .. } => Some(trouble),
         }
     }
 }
@@ -205,14 +231,22 @@ mod tests {
 
     const BREAKER: BreakerRules = BreakerRules { base_ms: 100, max_ms: 5_000, probe_patience_ms: 30_000 };
 
+    fn refused(status_code: u16) -> PoolError {
+        PoolError::HttpError { status_code, body: String::new() }
+    }
+
+    fn wait(until: Ts, status_code: u16) -> Admission {
+        Admission::Wait { until, error: refused(status_code) }
+    }
+
     #[test]
     fn an_endpoint_that_always_fails_is_asked_five_times_in_two_seconds() {
         let mut breaker = Breaker::default();
         let mut attempts = Vec::new();
         for now in 0..60_000 {
-            if breaker.admits(now) == Admission::Go {
+            if breaker.admits(now, &BREAKER) == Admission::Go {
                 breaker.attempted(now, &BREAKER);
-                breaker.failed(now, now, &BREAKER);
+                breaker.failed(now, now, refused(502), &BREAKER);
                 attempts.push(now);
             }
         }
@@ -224,21 +258,32 @@ mod tests {
     fn one_attempt_goes_ahead_and_its_outcome_counts_for_all() {
         let mut breaker = Breaker::default();
         for began in [0, 5, 9] {
-            assert_eq!(breaker.admits(began), Admission::Go);
+            assert_eq!(breaker.admits(began, &BREAKER), Admission::Go);
             breaker.attempted(began, &BREAKER);
         }
-        breaker.failed(0, 10, &BREAKER);
-        breaker.failed(5, 12, &BREAKER);
-        assert_eq!(breaker.admits(12), Admission::Wait { until: 110 }, "three failures of the same moment are one");
-        assert_eq!(breaker.admits(110), Admission::Go);
+        breaker.failed(0, 10, refused(500), &BREAKER);
+        breaker.failed(5, 12, refused(501), &BREAKER);
+        assert_eq!(breaker.admits(12, &BREAKER), wait(110, 500), "three failures of the same moment are one");
+        assert_eq!(breaker.trouble_since(9), Some(&refused(500)), "an attempt that was not made yet is stopped");
+        assert_eq!(breaker.admits(110, &BREAKER), Admission::Go);
         breaker.attempted(110, &BREAKER);
-        assert_eq!(breaker.admits(111), Admission::Wait { until: 30_110 }, "the others wait for the one");
-        assert_eq!(breaker.admits(30_110), Admission::Go, "but not for ever");
+        assert_eq!(breaker.trouble_since(110), None);
+        assert_eq!(breaker.admits(25_111, &BREAKER), wait(30_110, 500), "the others wait for the one");
+        assert_eq!(breaker.admits(30_110, &BREAKER), Admission::Go, "but not for ever");
         breaker.withdrawn(200);
-        assert_eq!(breaker.admits(200), Admission::Go, "one that is not made holds up nobody");
+        assert_eq!(breaker.admits(200, &BREAKER), Admission::Go, "one that is not made holds up nobody");
         assert!(breaker.succeeded() && !breaker.succeeded());
-        assert_eq!(breaker.admits(111), Admission::Go);
+        assert_eq!(breaker.admits(111, &BREAKER), Admission::Go);
         assert!(!breaker.is_open());
+    }
+
+    /// Nobody tells them that the attempt has failed.
+    #[test]
+    fn who_waits_for_an_attempt_asks_again_as_soon_as_after_any_failure() {
+        let mut breaker = Breaker::default();
+        breaker.failed(0, 0, refused(502), &BREAKER);
+        breaker.attempted(100, &BREAKER);
+        assert_eq!(breaker.admits(101, &BREAKER), wait(5_101, 502));
     }
 
     #[test]

@@ -120,8 +120,7 @@ pub const WAKE_RETRIES_MAX: u32 = 8;
 pub const POOL_ERROR_FIRST_LOOK: Duration = Duration::from_secs(1);
 /// How often that is looked at afterwards.
 pub const POOL_ERROR_LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Largest part of an actor's or an endpoint's own words that an error of a request repeats, in bytes. The body of an
-/// endpoint's answer is cut to as many (`spec/scheduling.md` 1.5).
+/// Largest part of an actor's own words that an error of a request repeats, in bytes.
 pub const FOREIGN_WORDS_MAX_BYTES: usize = 512;
 /// Answers of a generation that ended may arrive a little after the news of its end, because a host sends both through
 /// queues of their own; a request waits this long for them.
@@ -273,6 +272,8 @@ pub const SHUTDOWN_ENDPOINTS_FAREWELL: Duration = Duration::from_secs(1);
 /// Time kept free at the end of a serverless request for its actors to stop (requirements, serverless shutdown). Default of
 /// `pegboard.serverless_drain_grace_period`.
 pub const SERVERLESS_DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// The longest such time that a pool may ask for, unless any stop may take longer (`spec/scheduling.md` 1.2).
+pub const SERVERLESS_DRAIN_GRACE_MAX: Duration = Duration::from_secs(1_800);
 /// Pause after a start request that the endpoint of a serverless pool refused; doubles with each failure in a row
 /// (`spec/scheduling.md` 9.6).
 pub const SERVERLESS_RETRY_BASE: Duration = Duration::from_millis(100);
@@ -299,12 +300,26 @@ pub const METADATA_MAX_BYTES: usize = MIB;
 pub const METADATA_EXCERPT_MAX_CHARS: usize = 1024;
 /// Largest body of a start request that hosts accept, in bytes (`decisions.md` 11).
 pub const SERVERLESS_START_BODY_MAX_BYTES: usize = 16 * MIB;
-/// What is kept of an endpoint's answer to a start that it refuses, in bytes (`spec/scheduling.md` 1.5).
+/// Start requests that wait for an endpoint's answer at once; the next ones wait for their turn. Each of them holds a connection
+/// and a body.
+pub const SERVERLESS_STARTS_MAX: usize = 512;
+/// As many of them may be of one pool, so that an endpoint that never answers does not hold up the others.
+pub const SERVERLESS_STARTS_OF_POOL_MAX: usize = 256;
+/// A host of a serverless pool that has lost its connection as well as the request of an actor has this long to connect again
+/// before that actor is started elsewhere. The published host tries after 1.0 to 1.25 s.
+pub const SERVERLESS_RECONNECT: Duration = Duration::from_secs(2);
+/// What an error shows of an endpoint's URL, in bytes.
+pub const ENDPOINT_URL_SHOWN_MAX_BYTES: usize = 256;
+/// What is kept of an endpoint's answer to a start that it refuses, and of any other words for a pool's error, in bytes
+/// (`spec/scheduling.md` 1.5).
 pub const POOL_ERROR_BODY_MAX_BYTES: usize = 512;
 /// How long that part of the answer is waited for.
 pub const POOL_ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Generations that a host speaks for without a right to them and has not been told so; it hears of more when it speaks again.
 pub const HOST_DISMISSALS_MAX: usize = 1_024;
+/// Generations without a right to them of which a host has sent events that wait to be acknowledged. It sends those of more
+/// again when it has reconnected.
+pub const HOST_STRAY_ACKS_MAX: usize = 1_024;
 /// A start request that has been open for this long is no failure of its endpoint, even if no host has come forward yet.
 pub const SERVERLESS_ACCEPTANCE: Duration = Duration::from_secs(1);
 /// An actor whose start request is cut short moves no earlier than this after the request was answered.

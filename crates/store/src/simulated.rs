@@ -30,6 +30,11 @@ pub trait DiskFate: Send {
 
     /// A group has just become durable.
     fn committed(&mut self, changes: &[Change]);
+
+    /// Whether there is no room for the next group. Usually there is.
+    fn is_full(&mut self) -> bool {
+        false
+    }
 }
 
 /// What is durable; outlives the [`Store`]s that are opened on it, of which at most one should live at a time.
@@ -130,8 +135,10 @@ async fn commit_groups(disk: SimulatedDisk, mut inbox: mpsc::UnboundedReceiver<O
 /// Writes a group and reports it.
 fn apply(disk: &SimulatedDisk, group: &mut [Operation]) -> Vec<Result<(), StoreError>> {
     let mut changes = Vec::new();
+    let is_full = disk.fate.lock().is_full();
     let outcomes = group.iter_mut().map(|operation| {
         let batch = match operation {
+            Operation::Write(_, _) | Operation::Update(_) if is_full => return Err(StoreError::Full),
             Operation::Write(batch, _) => std::mem::take(batch),
             Operation::Update(job) => disk.durable.run(job.as_mut())?,
             Operation::Close(_) => return Ok(()),

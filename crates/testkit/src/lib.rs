@@ -1,4 +1,5 @@
 //! For tests: a scripted host ("envoy"), plain HTTP and WebSocket clients, and a proxy that misbehaves, over real sockets.
+//! With the feature `simulation`: the engine's control plane in a made-up world, without any socket.
 //!
 //! Whatever is waited for has a deadline, and a test that waits in vain says for what: these tools panic, with the last
 //! messages seen, where a product would return an error.

@@ -17,8 +17,10 @@ fn shown(story: &Story) -> String {
 
 fn play(from: u64) {
     for seed in from..from + STORIES {
-        let story = simulate(seed, None, false);
-        assert!(story.violation.is_none(), "{}", shown(&story));
+        // The whole log is only worth its memory when something is wrong; then it is told again.
+        if simulate(seed, None, false).violation.is_some() {
+            panic!("{}", shown(&simulate(seed, None, true)));
+        }
     }
 }
 

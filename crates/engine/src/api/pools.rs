@@ -6,14 +6,16 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
+use protocol::id::NamespaceId;
 use protocol::limits;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, json};
 
 use super::request::{Query, json as read_json};
 use super::{Answer, ApiContext, Context};
 use crate::catalog::pool_config::PoolConfigRequest;
-use crate::catalog::{PoolConfig, PoolKind};
+use crate::catalog::{PoolConfig, PoolKind, uncancelled};
 use crate::error::ApiError;
 use crate::pools::error_json;
 
@@ -71,11 +73,7 @@ pub(super) async fn upsert(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let mut query = Query::parse(query);
-    let namespace = query.required("namespace")?;
-    query.finish()?;
-    let upsert: Upsert = read_json(&headers, body, limits::API_BODY_MAX_BYTES).await?;
-    context.authorize(&headers)?;
+    let (namespace, upsert): (_, Upsert) = namespace_and_body(&context, query, &headers, body).await?;
     if pool.is_empty() || pool.len() > limits::POOL_NAME_MAX_BYTES {
         let reason = format!("pool name must have 1 to {} bytes", limits::POOL_NAME_MAX_BYTES);
         return Err(ApiError::RunnerConfigInvalid { reason });
@@ -86,8 +84,7 @@ pub(super) async fn upsert(
     }
     let own = upsert.datacenters.into_iter().find(|(name, _)| name == context.datacenter_name());
     let Some((_, request)) = own else {
-        context.catalog.delete_pool(namespace.namespace_id, &pool).await?;
-        context.scheduler.pool_saved(namespace.namespace_id, &pool, true);
+        delete(&context, namespace.namespace_id, pool).await?;
         return Ok(Json(json!({ "endpoint_config_changed": false })));
     };
     if let Some(url) = request.serverless_url() {
@@ -95,11 +92,7 @@ pub(super) async fn upsert(
     }
     let is_of_starting_host = request.is_of_starting_host();
     let config = PoolConfig::from_request(request, context.pool_rules)?;
-    let changed = match is_of_starting_host {
-        true => context.catalog.put_pool_of_host(namespace.namespace_id, &pool, config.clone()).await?,
-        false => context.catalog.put_pool(namespace.namespace_id, &pool, config.clone()).await?,
-    };
-    context.scheduler.pool_saved(namespace.namespace_id, &pool, changed);
+    let changed = save(&context, namespace.namespace_id, pool.clone(), config.clone(), is_of_starting_host).await?;
     match &config.kind {
         // The first actor is to find hosts whose version and actors are known.
         PoolKind::Serverless(endpoint) if changed => {
@@ -118,14 +111,64 @@ pub(super) async fn remove(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Answer {
+    let namespace = only_namespace(query)?;
+    context.authorize(&headers)?;
+    let namespace = context.catalog.namespace(&namespace).ok_or(ApiError::NamespaceNotFound)?;
+    delete(&context, namespace.namespace_id, pool).await?;
+    Ok(Json(json!({})))
+}
+
+/// What most routes here take: the name of a namespace as the only parameter.
+fn only_namespace(query: Option<String>) -> Result<String, ApiError> {
     let mut query = Query::parse(query);
     let namespace = query.required("namespace")?;
     query.finish()?;
-    context.authorize(&headers)?;
-    let namespace = context.catalog.namespace(&namespace).ok_or(ApiError::NamespaceNotFound)?;
-    context.catalog.delete_pool(namespace.namespace_id, &pool).await?;
-    context.scheduler.pool_saved(namespace.namespace_id, &pool, true);
-    Ok(Json(json!({})))
+    Ok(namespace)
+}
+
+/// The same of an authorised call, and its body.
+async fn namespace_and_body<T: DeserializeOwned>(
+    context: &ApiContext,
+    query: Option<String>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(String, T), ApiError> {
+    let namespace = only_namespace(query)?;
+    let body = read_json(headers, body, limits::API_BODY_MAX_BYTES).await?;
+    context.authorize(headers)?;
+    Ok((namespace, body))
+}
+
+/// Writes a pool's configuration. Whether it leads somewhere else now. Those who wait for the pool hear of it even if the caller
+/// hangs up meanwhile.
+async fn save(
+    context: &ApiContext,
+    namespace: NamespaceId,
+    pool: String,
+    config: PoolConfig,
+    is_of_starting_host: bool,
+) -> Result<bool, ApiError> {
+    let (catalog, scheduler) = (context.catalog.clone(), context.scheduler.clone());
+    uncancelled(async move {
+        let changed = match is_of_starting_host {
+            true => catalog.put_pool_of_host(namespace, &pool, config).await?,
+            false => catalog.put_pool(namespace, &pool, config).await?,
+        };
+        scheduler.pool_saved(namespace, &pool, changed);
+        Ok(changed)
+    })
+    .await
+}
+
+/// As [`save`], for a pool that is to have no configuration any more.
+async fn delete(context: &ApiContext, namespace: NamespaceId, pool: String) -> Result<(), ApiError> {
+    let (catalog, scheduler) = (context.catalog.clone(), context.scheduler.clone());
+    uncancelled(async move {
+        catalog.delete_pool(namespace, &pool).await?;
+        scheduler.pool_saved(namespace, &pool, true);
+        Ok(())
+    })
+    .await
 }
 
 /// Whether an endpoint may be asked at all, and told the pool's name: that travels in a header, in which hosts read anything but
@@ -152,12 +195,8 @@ pub(super) async fn serverless_health_check(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let mut query = Query::parse(query);
     // The answer depends on no namespace.
-    query.required("namespace")?;
-    query.finish()?;
-    let HealthCheck { url, headers: sent } = read_json(&headers, body, limits::API_BODY_MAX_BYTES).await?;
-    context.authorize(&headers)?;
+    let (_, HealthCheck { url, headers: sent }) = namespace_and_body(&context, query, &headers, body).await?;
     let checked = context.endpoints.metadata(&url, &sent.unwrap_or_default()).await;
     Ok(Json(match checked {
         Ok(metadata) => json!({ "success": { "version": metadata.version } }),
@@ -176,11 +215,7 @@ pub(super) async fn refresh_metadata(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let mut query = Query::parse(query);
-    let namespace = query.required("namespace")?;
-    query.finish()?;
-    let Nothing {} = read_json(&headers, body, limits::API_BODY_MAX_BYTES).await?;
-    context.authorize(&headers)?;
+    let (namespace, Nothing {}) = namespace_and_body(&context, query, &headers, body).await?;
     let namespace = context.catalog.namespace(&namespace).ok_or(ApiError::NamespaceNotFound)?.namespace_id;
     let known = context.catalog.pool(namespace, &pool).ok_or(ApiError::RunnerConfigNotFound)?;
     let endpoint = match &known.config.kind {
@@ -190,5 +225,63 @@ pub(super) async fn refresh_metadata(
     match context.endpoints.refresh(namespace, &pool, endpoint).await {
         Ok(_) => Ok(Json(json!({}))),
         Err(error) => Err(ApiError::FailedToFetchMetadata { message: error.to_string(), reason: error.to_json() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::Router;
+    use futures_util::FutureExt;
+    use http::{Method, Request, StatusCode, header};
+    use protocol::envoy::GatewayId;
+    use serde_json::Value;
+    use store::Store;
+    use tokio::sync::{mpsc, watch};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Config;
+    use crate::control_plane::{self, ControlPlane, Surroundings};
+    use crate::random::Randomness;
+    use crate::scheduler::OutboundOrder;
+
+    async fn control_plane() -> ControlPlane {
+        let config = Config::default();
+        let surroundings = Surroundings {
+            store: Store::memory(),
+            clock: Clock::system(),
+            randomness: Randomness::system(),
+            gateway_id: GatewayId([1; 4]),
+            topology: config.topology.clone(),
+            shutdown: watch::Sender::new(false).subscribe(),
+            alive: mpsc::channel(1).0,
+        };
+        control_plane::assemble(&config, surroundings).await.unwrap()
+    }
+
+    async fn call(api: &Router, method: Method, path: &str, body: Value) -> StatusCode {
+        let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+        api.clone().oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_pool_hears_of_it_though_the_caller_hangs_up() {
+        let ControlPlane { api, mut orders, .. } = control_plane().await;
+        let save = |config: Value| {
+            let body = json!({ "datacenters": { "default": config } });
+            call(&api, Method::PUT, "/runner-configs/p?namespace=default", body)
+        };
+        assert_eq!(save(json!({ "normal": {} })).await, StatusCode::OK);
+        let actor = json!({ "name": "counter", "runner_name_selector": "p", "crash_policy": "sleep" });
+        assert_eq!(call(&api, Method::POST, "/actors?namespace=default", actor).await, StatusCode::OK);
+
+        // Nothing else wakes the actor: no host comes, and no timers run.
+        let serverless = json!({ "serverless": { "url": "http://127.0.0.1:9/", "request_lifespan": 900 } });
+        assert!(save(serverless).now_or_never().is_none(), "the configuration was written at once");
+        let order = tokio::time::timeout(Duration::from_secs(5), orders.recv()).await;
+        assert!(matches!(order, Ok(Some(OutboundOrder::Start { generation: 1, .. }))), "{order:?}");
     }
 }

@@ -245,7 +245,7 @@ impl Catalog {
 }
 
 /// Lets a change run to its end even if the caller goes away: the store and the memory must not part.
-async fn uncancelled<T: Send + 'static>(
+pub(crate) async fn uncancelled<T: Send + 'static>(
     change: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::spawn(change).await.unwrap_or(Err(ApiError::Internal))

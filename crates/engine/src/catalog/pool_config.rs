@@ -69,11 +69,19 @@ const DEFAULT_DRAIN_GRACE_S: u32 = 1800;
 /// (`spec/engine-api.md` 3.2).
 #[derive(Debug, Deserialize)]
 pub(crate) struct PoolConfigRequest {
-    normal: Option<CommonRequest>,
-    serverless: Option<ServerlessRequest>,
+    #[serde(flatten)]
+    kind: RunnerConfigKind,
     metadata: Option<Value>,
     /// Deprecated place; wins over the one inside the variant.
     drain_on_version_upgrade: Option<bool>,
+}
+
+/// Of several, the first in the document counts. The name is known to callers: it is in the text of the error if there is none.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RunnerConfigKind {
+    Normal(CommonRequest),
+    Serverless(Box<ServerlessRequest>),
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -105,23 +113,26 @@ struct ServerlessRequest {
 pub(crate) struct PoolRules {
     /// Reserved at the end of a request when the operator says nothing, in seconds.
     pub(crate) default_drain_grace_s: u32,
+    /// The longest that the operator may ask for, in milliseconds.
+    pub(crate) max_drain_grace_ms: u64,
 }
 
 impl PoolConfigRequest {
     /// Whether this is what the published SDK sends each time a host starts: a normal pool, nothing said about it but whether
     /// it is drained, and that in the deprecated place.
     pub(crate) fn is_of_starting_host(&self) -> bool {
-        self.normal == Some(CommonRequest::default())
-            && self.drain_on_version_upgrade.is_some()
-            && self.metadata.is_none()
-            && self.serverless.is_none()
+        let says_nothing = match &self.kind {
+            RunnerConfigKind::Normal(common) => *common == CommonRequest::default(),
+            RunnerConfigKind::Serverless(_) => false,
+        };
+        says_nothing && self.drain_on_version_upgrade.is_some() && self.metadata.is_none()
     }
 
     /// The endpoint, if it is for a serverless pool.
     pub(crate) fn serverless_url(&self) -> Option<&str> {
-        match (&self.normal, &self.serverless) {
-            (None, Some(serverless)) => Some(&serverless.url),
-            (Some(_), _) | (None, None) => None,
+        match &self.kind {
+            RunnerConfigKind::Serverless(serverless) => Some(&serverless.url),
+            RunnerConfigKind::Normal(_) => None,
         }
     }
 }
@@ -129,15 +140,11 @@ impl PoolConfigRequest {
 impl PoolConfig {
     /// Checks a request, apart from where its URL leads, and fills in the defaults.
     pub(crate) fn from_request(request: PoolConfigRequest, rules: PoolRules) -> Result<Self, ApiError> {
-        let (common, kind) = match (request.normal, request.serverless) {
-            (Some(common), _) => (common, PoolKind::Normal),
-            (None, Some(serverless)) => {
+        let (common, kind) = match request.kind {
+            RunnerConfigKind::Normal(common) => (common, PoolKind::Normal),
+            RunnerConfigKind::Serverless(serverless) => {
                 let (common, serverless) = serverless.check(rules)?;
                 (common, PoolKind::Serverless(serverless))
-            }
-            (None, None) => {
-                let reason = "no variant of enum RunnerConfigKind found in flattened data".to_owned();
-                return Err(ApiError::BadRequest { reason });
             }
         };
         let drain = request.drain_on_version_upgrade.or(common.drain_on_version_upgrade).unwrap_or(true);
@@ -231,6 +238,14 @@ impl ServerlessRequest {
                 "`drain_grace_period` must be less than `request_lifespan` ({drain_grace_period}s >= {lifespan}s)"
             )));
         }
+        let grace_ms = u64::from(drain_grace_period) * 1000;
+        if self.drain_grace_period.is_some() && grace_ms > rules.max_drain_grace_ms {
+            return Err(invalid(format!(
+                "`drain_grace_period` cannot be greater than `actor_stop_threshold` ({grace_ms}ms > {}ms). If \
+                 `drain_grace_period` was omitted, the default is {DEFAULT_DRAIN_GRACE_S}s.",
+                rules.max_drain_grace_ms
+            )));
+        }
         let max_runners = self.max_runners.unwrap_or(DEFAULT_MAX_RUNNERS);
         let serverless = Serverless {
             url: self.url,
@@ -298,7 +313,7 @@ mod tests {
 
     fn check(request: Value) -> Result<PoolConfig, ApiError> {
         let request = serde_json::from_value(request).unwrap();
-        PoolConfig::from_request(request, PoolRules { default_drain_grace_s: 10 })
+        PoolConfig::from_request(request, PoolRules { default_drain_grace_s: 10, max_drain_grace_ms: 1_800_000 })
     }
 
     fn reason(request: Value) -> String {
@@ -373,6 +388,32 @@ mod tests {
         let reasons = [0, 1].map(|lifespan| reason(with("request_lifespan", json!(lifespan))));
         assert_eq!(reasons[1], "`drain_grace_period` must be less than `request_lifespan` (1s >= 1s)");
         assert!(reasons[0].ends_with("(1s >= 0s)"));
-        assert!(matches!(check(json!({})), Err(ApiError::BadRequest { .. })));
+    }
+
+    #[test]
+    fn the_grace_period_is_no_longer_than_a_stop_may_take() {
+        let with =
+            |grace: Value| json!({"serverless": {"url": "http://h/", "request_lifespan": 3600, "drain_grace_period": grace}});
+        assert!(check(with(json!(1800))).is_ok());
+        let text = "`drain_grace_period` cannot be greater than `actor_stop_threshold` (1801000ms > 1800000ms). If \
+                    `drain_grace_period` was omitted, the default is 1800s.";
+        assert_eq!(reason(with(json!(1801))), text);
+        assert!(reason(with(json!(u32::MAX - 1))).contains("must be less than"), "that comes first");
+        // Only what the operator has said is checked.
+        let rules = PoolRules { default_drain_grace_s: 10, max_drain_grace_ms: 1 };
+        assert!(PoolConfig::from_request(serde_json::from_value(with(Value::Null)).unwrap(), rules).is_ok());
+    }
+
+    #[test]
+    fn the_first_variant_counts_and_there_must_be_one() {
+        let kind = |text: &str| serde_json::from_str::<PoolConfigRequest>(text).map(|request| request.serverless_url().is_some());
+        let serverless = r#""serverless": {"url": "http://h/", "request_lifespan": 900}"#;
+        assert!(!kind(&format!(r#"{{"metadata": 1, "normal": {{}}, {serverless}}}"#)).unwrap());
+        assert!(kind(&format!(r#"{{{serverless}, "normal": {{}}}}"#)).unwrap());
+        for none in ["{}", r#"{"metadata": {}, "zzz": 1}"#] {
+            let error = kind(none).unwrap_err().to_string();
+            assert!(error.starts_with("no variant of enum RunnerConfigKind found in flattened data"), "{error}");
+        }
+        assert!(kind(r#"{"normal": null}"#).is_err());
     }
 }

@@ -16,30 +16,31 @@ pub struct Pegboard {
     pub reschedule_backoff_max_exponent: u32,
     /// Quiet time after which the delay starts from its base again.
     pub retry_reset_duration: Millis,
-    /// How long handing an actor to a serverless pool may take.
+    /// How long handing an actor to a serverless pool may take, in the published engine.
     pub actor_allocation_threshold: Millis,
     /// How long a start may take until the host confirms it.
     pub actor_start_threshold: Millis,
-    /// How long a stop may take until the host confirms it, in every pool. Hosts are told.
+    /// How long a stop may take until the host confirms it, unless the pool's `drain_grace_period` is longer. Hosts are told.
     pub actor_stop_threshold: Millis,
     /// How long to look for a host before the actor goes to sleep.
     pub actor_retry_duration_threshold: Millis,
     /// How long the client of a hibernating connection waits for its actor to wake, once it has said something or left.
     /// While it is silent, its connection is kept for as long as it likes.
     pub hibernating_request_eligible_threshold: Millis,
-    /// First delay before a failed serverless start is repeated; doubles with each failure.
+    /// For legacy runners: first delay before a failed serverless start is repeated; doubles with each failure. For hosts of
+    /// today the delays are 100 ms to 5 s.
     pub serverless_base_retry_timeout: Millis,
-    /// Quiet time after which that delay starts from its base again.
+    /// For legacy runners: quiet time after which that delay starts from its base again.
     pub serverless_retry_reset_duration: Millis,
-    /// How often that delay doubles at most; 0 to 30.
+    /// For legacy runners: how often that delay doubles at most; 0 to 30.
     pub serverless_backoff_max_exponent: u32,
-    /// Caps the number of requests a serverless pool is asked to hold. Not capped if unset.
+    /// Caps the number of requests that the published engine's autoscaler holds open to a serverless pool. Not capped if unset.
     pub pool_desired_max_override: Option<u64>,
-    /// How often the metadata of a serverless pool is read, unless the pool says otherwise; at least 1 ms.
+    /// How often the metadata of a serverless pool are read, unless the pool says otherwise; at least 1 ms.
     pub default_metadata_poll_interval: Millis,
-    /// The shortest interval a pool may ask for; at least 1 ms.
+    /// They are not read more often than this, whatever the pool says; at least 1 ms.
     pub min_metadata_poll_interval: Millis,
-    /// Successful starts in a row that clear a pool's error.
+    /// Good outcomes in a row that clear a serverless pool's error: hosts that connect, and actors that get to run.
     pub runner_pool_consecutive_successes_to_clear_error: u32,
     /// How long a host may take to accept a client's WebSocket.
     pub gateway_websocket_open_timeout_ms: Millis,
@@ -85,7 +86,8 @@ pub struct Pegboard {
     pub envoy_websocket_rate_limit_requests: Option<u32>,
     /// After a burst, one message more is allowed every so often; at least 1 µs.
     pub envoy_websocket_rate_limit_drip_rate_us: Micros,
-    /// Time kept free at the end of a serverless request for its actors to stop, where the pool does not say.
+    /// Time kept free at the end of a serverless request for its actor to stop, where the pool does not say; half the request's
+    /// lifespan at most. Requests of more than 1,800 s have 1,800 s instead.
     pub serverless_drain_grace_period: Millis,
     /// Bytes of key-value data sent along with a start; 0 sends none.
     pub preload_max_total_bytes: u64,

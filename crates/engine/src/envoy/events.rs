@@ -21,7 +21,7 @@ pub(super) async fn events(scheduler: &Scheduler, host: &Host, events: Vec<Event
         // forget the event, but must not go on. It may have missed that it should stop: the command was lost with an engine
         // process that ended, or the start came through an endpoint when nobody waited for it any more.
         if host.generation_of(actor) != Some(generation) {
-            host.event_processed(actor, generation, index);
+            host.event_disregarded(actor, generation, index);
             match kind {
                 // With this, a host that repeats its history has said that it knows.
                 EventKind::Stopped { .. } => host.dismissed(actor, generation),

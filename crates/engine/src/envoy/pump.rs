@@ -16,6 +16,8 @@ use crate::hosts::{Host, PendingCommand};
 
 /// Acknowledgements only save the host memory, so they wait for each other.
 const EVENT_ACK_DELAY: Duration = Duration::from_millis(100);
+/// What one acknowledgement costs while it waits, in bytes, roughly: an id as text, and two numbers.
+const ACK_BYTES: usize = 128;
 
 /// Runs for as long as the connection does. There is one pump per connection, so commands go out in the order of their
 /// indices.
@@ -49,11 +51,13 @@ async fn pump_event_acks(host: &Host, link: &EnvoyLink) {
         if acks.is_empty() {
             continue;
         }
+        let bytes = acks.len() * ACK_BYTES;
         let mut last_event_checkpoints = Vec::with_capacity(acks.len());
         for ((actor, generation), index) in acks {
             last_event_checkpoints.push(ActorCheckpoint { actor_id: actor.to_string(), generation, index });
         }
-        if link.send_now(ToEnvoy::AckEvents(ToEnvoyAckEvents { last_event_checkpoints })).is_err() {
+        // A host that sends events and does not read gets no more of these than there is room for.
+        if link.send(ToEnvoy::AckEvents(ToEnvoyAckEvents { last_event_checkpoints }), bytes).await.is_err() {
             return;
         }
     }

@@ -6,11 +6,16 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::stream;
 use gateway::Outbox;
-use protocol::envoy::{GatewayId, KvRequestData, KvResponseData, PROTOCOL_VERSION, ToEnvoy, ToRivet, ToRivetKvRequest};
+use protocol::envoy::{
+    ActorCheckpoint, ActorState, Event, EventWrapper, GatewayId, KvRequestData, KvResponseData, PROTOCOL_VERSION, ToEnvoy,
+    ToRivet, ToRivetKvRequest,
+};
+use protocol::id::ActorId;
+use protocol::limits;
 use store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_websockets::{Error, Message};
 
 use super::connection::{End, EnvoyContext, admit, serve};
@@ -96,6 +101,25 @@ impl Scene {
             }
             let ToEnvoy::KvResponse { request_id, data: KvResponseData::Error { .. } } = message else { panic!("{message:?}") };
             return (request_id, began.elapsed());
+        }
+    }
+
+    /// Reports something of so many generations that there have never been.
+    fn make_up_events(&self, count: usize) {
+        let event = |number| {
+            let actor_id = ActorId::from_parts((number as u128).to_be_bytes(), 1).to_string();
+            let checkpoint = ActorCheckpoint { actor_id, generation: 1, index: 0 };
+            EventWrapper { checkpoint, inner: Event::ActorStateUpdate { state: ActorState::Running } }
+        };
+        self.send(&ToRivet::Events((0..count).map(event).collect()));
+    }
+
+    /// How many generations the engine acknowledges events of in its next acknowledgement.
+    async fn acknowledged(&mut self) -> usize {
+        loop {
+            if let ToEnvoy::AckEvents(acks) = self.next().await {
+                return acks.last_event_checkpoints.len();
+            }
         }
     }
 
@@ -195,4 +219,19 @@ async fn nothing_is_remembered_of_a_host_whose_connection_never_opened() {
     assert!(admitted.is_ok());
     drop(admitted);
     assert_eq!(scene.context.hosts.all().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn acknowledgements_of_what_a_host_makes_up_have_a_bound() {
+    let mut scene = Scene::new(Config::default()).await;
+    for _time in 0..2 {
+        scene.make_up_events(3 * limits::HOST_STRAY_ACKS_MAX);
+        assert_eq!(scene.acknowledged().await, limits::HOST_STRAY_ACKS_MAX);
+    }
+    // Nor do they pile up while the host does not read: they have a share of what may wait for it.
+    let link = scene.context.hosts.all()[0].link().unwrap();
+    let before = link.queued_bytes();
+    scene.make_up_events(limits::HOST_STRAY_ACKS_MAX);
+    sleep(Duration::from_millis(150)).await;
+    assert!(link.queued_bytes() - before > limits::HOST_STRAY_ACKS_MAX * 60, "{} {before}", link.queued_bytes());
 }

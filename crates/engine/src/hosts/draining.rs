@@ -6,7 +6,7 @@ use lifecycle::Ts;
 use lifecycle::drain::{Drain, Hosted};
 use lifecycle::eviction::EvictionPace;
 
-use super::host::Host;
+use super::host::{Host, State};
 
 /// Why a host is emptied; what weighs more comes later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +49,7 @@ struct Run {
 impl Draining {
     /// The host has connected again.
     pub(super) fn resume(&mut self, now: Ts) {
+        self.finished = false;
         if let Some(run) = &mut self.run {
             run.drain.resume(now);
         }
@@ -97,20 +98,18 @@ impl Host {
     pub(crate) fn begin_drain(&self, cause: DrainCause, pace: EvictionPace) -> bool {
         let now = self.clock.uptime();
         let mut state = self.state.lock();
-        let is_away = state.connection.is_none();
-        let here: Vec<Hosted> = state.actors.iter().map(|(actor, generation)| (*actor, *generation)).collect();
-        let draining = &mut state.draining;
+        let State { actors, connection, draining, .. } = &mut *state;
         match &mut draining.run {
             Some(run) if run.cause >= cause => return false,
             Some(run) => {
                 run.cause = cause;
-                for actor in here {
-                    run.drain.arrived(actor, now);
+                for (actor, generation) in actors {
+                    run.drain.arrived((*actor, *generation), now);
                 }
             }
             None => {
                 let mut drain = Drain::begin(pace, now, draining.free_at);
-                if is_away {
+                if connection.is_none() {
                     drain.pause();
                 }
                 draining.run = Some(Run { cause, drain });
@@ -135,10 +134,10 @@ impl Host {
     }
 
     /// All that ran on it has been given up: there is nothing to empty. If a host with its key connects later, that is another
-    /// process.
+    /// process; until then it stays known that this one took its leave, for actors that are about to be given to it.
     pub(crate) fn forget_drain(&self) {
         let draining = &mut self.state.lock().draining;
-        *draining = Draining { driven: draining.driven, ..Draining::default() };
+        *draining = Draining { driven: draining.driven, finished: draining.finished, ..Draining::default() };
         self.drain_changed.notify_one();
     }
 

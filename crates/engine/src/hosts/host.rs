@@ -60,6 +60,8 @@ pub(super) struct State {
     dismissals: BTreeSet<(ActorId, u32)>,
     /// Highest event index to acknowledge per actor and generation.
     event_acks: BTreeMap<(ActorId, u32), i64>,
+    /// How many of these are of generations that it had no right to.
+    stray_acks: usize,
 }
 
 /// Actor, generation, index.
@@ -118,6 +120,7 @@ impl Host {
             unsent: BTreeSet::new(),
             dismissals: BTreeSet::new(),
             event_acks: BTreeMap::new(),
+            stray_acks: 0,
         };
         Self {
             id,
@@ -304,10 +307,28 @@ impl Host {
         self.acks_waiting.notify_one();
     }
 
+    /// Notes an event of a generation that it has no right to: it may forget it. A host can make up any number of those, so
+    /// not all of them are acknowledged.
+    pub(crate) fn event_disregarded(&self, actor: ActorId, generation: u32, index: i64) {
+        let mut state = self.state.lock();
+        if !state.event_acks.contains_key(&(actor, generation)) {
+            if state.stray_acks >= limits::HOST_STRAY_ACKS_MAX {
+                return;
+            }
+            state.stray_acks += 1;
+        }
+        drop(state);
+        self.event_processed(actor, generation, index);
+    }
+
     /// The acknowledgements that wait to be sent. `None`: the connection is not the present one.
     pub(crate) fn take_event_acks_for(&self, session: SessionId) -> Option<BTreeMap<(ActorId, u32), i64>> {
         let mut state = self.state.lock();
-        state.is_current(session).then(|| std::mem::take(&mut state.event_acks))
+        if !state.is_current(session) {
+            return None;
+        }
+        state.stray_acks = 0;
+        Some(std::mem::take(&mut state.event_acks))
     }
 
     /// How it ranks for a new actor of its pool; `None` if it takes none.

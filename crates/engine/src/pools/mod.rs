@@ -2,11 +2,14 @@
 //! (`spec/scheduling.md` 7, 9). The configuration is in the catalog, the hosts are in [`crate::hosts`].
 
 mod shown;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lifecycle::Ts;
 use lifecycle::actor::{Capacity, EnvoyKey, Identity, Shortage};
 use lifecycle::pool::{Admission, Breaker, BreakerRules, ErrorTracker, PoolError};
 use parking_lot::Mutex;
@@ -15,7 +18,7 @@ use protocol::id::{ActorId, NamespaceId};
 use crate::catalog::{Catalog, PoolKind};
 use crate::clock::Clock;
 use crate::hosts::Hosts;
-pub(crate) use shown::{error_in_words, error_json};
+pub(crate) use shown::{error_for_clients, error_json};
 use waiting::Waiting;
 
 /// The limits in force.
@@ -67,7 +70,10 @@ pub(crate) enum Offer {
     /// This host.
     Host(EnvoyKey),
     /// The pool's endpoint. A place is held for the actor until [`Pools::settle`] or [`Pools::decline`].
-    Outbound,
+    Outbound {
+        /// It is the attempt for whose outcome others wait, because the endpoint has failed before.
+        is_probe: bool,
+    },
     /// Nobody.
     None(Shortage),
 }
@@ -77,7 +83,7 @@ impl Offer {
     pub(crate) fn capacity(&self) -> Capacity<'_> {
         match self {
             Self::Host(host) => Capacity::Host(host),
-            Self::Outbound => Capacity::Outbound,
+            Self::Outbound { .. } => Capacity::Outbound,
             Self::None(shortage) => Capacity::None(shortage),
         }
     }
@@ -102,7 +108,7 @@ impl Pools {
     }
 
     fn offer_outbound(&self, actor: &Identity, max_concurrent_actors: u64) -> Offer {
-        let now = self.0.clock.now();
+        let uptime = self.0.clock.uptime();
         let mut table = self.0.table.lock();
         if table.stopping {
             return Offer::None(Shortage::EngineStopping);
@@ -112,50 +118,66 @@ impl Pools {
         if is_full {
             return Offer::None(Shortage::ConcurrentActorLimit);
         }
-        match pool.breaker.admits(now) {
-            Admission::Wait { until } => {
-                let error = pool.errors.active().map_or(PoolError::InternalError, |(error, _)| error.clone());
-                Offer::None(Shortage::PoolFailing { error, retry_at: until })
+        match pool.breaker.admits(uptime, &self.0.rules.breaker) {
+            Admission::Wait { until, error } => {
+                Offer::None(Shortage::PoolFailing { error, retry_at: self.0.clock.now() + (until - uptime) })
             }
             Admission::Go => {
                 pool.placed.insert(actor.actor_id);
-                pool.breaker.attempted(now, &self.0.rules.breaker);
-                Offer::Outbound
+                pool.breaker.attempted(uptime, &self.0.rules.breaker);
+                Offer::Outbound { is_probe: pool.breaker.is_open() }
             }
         }
     }
 
-    /// An offered place is not taken. `keeps_place`: the actor has one all the same, from before.
-    pub(crate) fn decline(&self, actor: &Identity, keeps_place: bool) {
-        let now = self.0.clock.now();
+    /// What was offered is not taken. `keeps_place`: the actor has a place all the same, from before. Returns who waits and
+    /// should try again: whoever asked while the offer stood was turned away because of it.
+    pub(crate) fn decline(&self, actor: &Identity, is_probe: bool, keeps_place: bool) -> Option<ActorId> {
+        let uptime = self.0.clock.uptime();
         let mut table = self.0.table.lock();
         let pool = table.entry(actor.namespace_id, &actor.pool);
-        pool.breaker.withdrawn(now);
-        if !keeps_place {
-            pool.placed.remove(&actor.actor_id);
+        if is_probe {
+            pool.breaker.withdrawn(uptime);
         }
+        let made_room = !keeps_place && pool.placed.remove(&actor.actor_id);
+        let next = if made_room || is_probe { pool.waiting.first_other_than(actor.actor_id) } else { None };
         table.forget_if_idle(actor.namespace_id, &actor.pool);
+        drop(table);
+        self.only_if_serverless(actor, next)
     }
 
-    /// Notes where an actor stands now. Returns who waits for a place and should try again, because one may be free.
+    /// Notes where an actor stands now, which has changed. Returns who waits for a place and should try again, because one may
+    /// be free.
     pub(crate) fn settle(&self, actor: &Identity, stands: Stands) -> Option<ActorId> {
         let mut table = self.0.table.lock();
         let pool = table.entry(actor.namespace_id, &actor.pool);
-        let made_room = match stands {
+        let may_be_room = match stands {
             Stands::Placed => {
                 pool.placed.insert(actor.actor_id);
+                // Who took a place that was passed on passes on that there may be more.
                 pool.waiting.remove(actor.actor_id)
             }
+            // It was turned away a while ago, and was not on the list when others were told that there is room.
             Stands::Waiting => {
+                pool.placed.remove(&actor.actor_id);
                 pool.waiting.insert(actor.actor_id);
-                pool.placed.remove(&actor.actor_id)
+                true
             }
-            Stands::Resting => pool.waiting.remove(actor.actor_id) | pool.placed.remove(&actor.actor_id),
+            // Even if it has no place here: an offer that came to nothing may have taken it.
+            Stands::Resting => {
+                pool.placed.remove(&actor.actor_id);
+                pool.waiting.remove(actor.actor_id);
+                true
+            }
         };
-        let next = if made_room { pool.waiting.first_other_than(actor.actor_id) } else { None };
+        let next = if may_be_room { pool.waiting.in_order().next() } else { None };
         table.forget_if_idle(actor.namespace_id, &actor.pool);
         drop(table);
-        // Where hosts connect by themselves, nobody makes room for anybody.
+        self.only_if_serverless(actor, next)
+    }
+
+    /// Where hosts connect by themselves, nobody makes room for anybody.
+    fn only_if_serverless(&self, actor: &Identity, next: Option<ActorId>) -> Option<ActorId> {
         next.filter(|_| self.is_serverless(actor.namespace_id, &actor.pool))
     }
 
@@ -174,13 +196,38 @@ impl Pools {
         waiting
     }
 
-    /// The endpoint has not accepted a start that was tried at `began`.
-    pub(crate) fn start_failed(&self, namespace: NamespaceId, pool: &str, began: lifecycle::Ts, error: PoolError) {
-        let now = self.0.clock.now();
+    /// The endpoint has not accepted a start that was tried when the engine was `began` milliseconds old.
+    pub(crate) fn start_failed(&self, namespace: NamespaceId, pool: &str, began: Ts, error: PoolError) {
+        self.note_failure(namespace, pool, |state, uptime| {
+            state.breaker.failed(began, uptime, error.clone(), &self.0.rules.breaker);
+            state.errors.failed(error, self.0.clock.now());
+        });
+    }
+
+    /// A start was admitted when the engine was `began` milliseconds old, and the request was not made for a reason that says
+    /// nothing of the endpoint.
+    pub(crate) fn start_not_made(&self, namespace: NamespaceId, pool: &str, began: Ts) {
+        let uptime = self.0.clock.uptime();
         let mut table = self.0.table.lock();
-        let state = table.entry(namespace, pool);
-        state.breaker.failed(began, now, &self.0.rules.breaker);
-        state.errors.failed(error, now);
+        // One that was admitted before the endpoint failed is not the one whose outcome others wait for.
+        if let Some(state) = table.get_mut(namespace, pool).filter(|state| state.breaker.trouble_since(began).is_none()) {
+            state.breaker.withdrawn(uptime);
+        }
+    }
+
+    /// What the endpoint was found to suffer from after a start was admitted, when the engine was `began` milliseconds old.
+    pub(crate) fn trouble_since(&self, namespace: NamespaceId, pool: &str, began: Ts) -> Option<PoolError> {
+        self.0.table.lock().get(namespace, pool)?.breaker.trouble_since(began).cloned()
+    }
+
+    /// Outcomes may come when the pool is not served by an endpoint any more, and would never be forgotten then. Whether it is
+    /// gets asked under the lock, so that [`Self::start_over`] comes either before the question or after the note.
+    fn note_failure(&self, namespace: NamespaceId, pool: &str, note: impl FnOnce(&mut Pool, Ts)) {
+        let uptime = self.0.clock.uptime();
+        let mut table = self.0.table.lock();
+        if self.is_serverless(namespace, pool) {
+            note(table.entry(namespace, pool), uptime);
+        }
     }
 
     /// Forgets what went wrong: the pool has another endpoint.
@@ -193,8 +240,7 @@ impl Pools {
 
     /// Something is wrong with the pool, whatever it means for single starts.
     pub(crate) fn failed(&self, namespace: NamespaceId, pool: &str, error: PoolError) {
-        let now = self.0.clock.now();
-        self.0.table.lock().entry(namespace, pool).errors.failed(error, now);
+        self.note_failure(namespace, pool, |state, _uptime| state.errors.failed(error, self.0.clock.now()));
     }
 
     /// A host of the pool has connected, or an actor runs on one.

@@ -233,6 +233,10 @@ fn write_pool_error(writer: &mut Writer<'_>, error: &PoolError) -> Result<(), No
         }
         PoolError::Downgrade => write(writer, &10_u8),
         PoolError::InternalError => write(writer, &11_u8),
+        PoolError::NotAsked { reason } => {
+            write(writer, &12_u8)?;
+            write(writer, reason)
+        }
     }
 }
 
@@ -253,6 +257,7 @@ fn read_error(reader: &mut Reader) -> Result<Option<ActorError>, DecodeError> {
         9 => Some(ActorError::RunnerPoolError(PoolError::DestinationBlocked { reason: read(reader)? })),
         10 => Some(ActorError::RunnerPoolError(PoolError::Downgrade)),
         11 => Some(ActorError::RunnerPoolError(PoolError::InternalError)),
+        12 => Some(ActorError::RunnerPoolError(PoolError::NotAsked { reason: read(reader)? })),
         tag => return Err(bad_tag("actor error", tag)),
     })
 }
@@ -290,6 +295,7 @@ mod tests {
             Some(ActorError::RunnerPoolError(PoolError::DestinationBlocked { reason: "private".into() })),
             Some(ActorError::RunnerPoolError(PoolError::Downgrade)),
             Some(ActorError::RunnerPoolError(PoolError::InternalError)),
+            Some(ActorError::RunnerPoolError(PoolError::NotAsked { reason: "too large".into() })),
         ];
         phases.into_iter().cycle().zip(errors).map(|(phase, error)| {
             let mut record = ActorRecord::new(Identity {

@@ -6,7 +6,7 @@ use gateway::HostId;
 use lifecycle::actor::{Command, Phase, StopReason, StopWish};
 use protocol::id::ActorId;
 
-use super::{Parts, Scheduler, SchedulerConfig};
+use super::{Parts, Scheduler, SchedulerConfig, perform};
 use crate::error::StartError;
 use crate::hosts::PendingCommand;
 use crate::pages::Pages;
@@ -38,6 +38,7 @@ pub(crate) async fn load(config: SchedulerConfig, parts: Parts) -> Result<Schedu
         host.restart_absence();
         scheduler.watch_for_loss(host);
     }
+    scheduler.arm_adopted();
     let mut destroyed = Pages::new(&scheduler.0.store, actor_index::all_reclaim());
     while let Some(rows) = destroyed.next().await? {
         for (key, _) in rows {
@@ -81,17 +82,32 @@ impl Scheduler {
                 host.queue_command(PendingCommand { actor, generation: record.generation, index, command });
             }
         }
-        self.settle(record);
-        if super::lane::is_asked_for(record) {
+        // Nobody is told of a place before it is known who has one.
+        let _ = self.0.pools.settle(&record.identity, perform::stands(record));
+        if perform::is_asked_for(record) {
             // Nobody knows whether the order arrived, and an endpoint that has carried it out takes it for a repetition.
             self.0.outbound.order(record.identity.clone(), record.generation);
         }
-        // A host could not answer while the engine was down: it gets the time to reconnect first.
-        let hosts_may_be_back = self.0.clock.now().saturating_add(self.0.hosts.rules().lost_threshold_ms);
-        let is_hosted = record.host().is_some();
-        let deadline = record.next_deadline();
-        self.0.timers.arm(actor, deadline.map(|due| if is_hosted { due.max(hosts_may_be_back) } else { due }));
-        self.publish(&cell, stored, None);
+        self.publish(&cell, stored, Vec::new());
+    }
+
+    /// Arms the deadlines of all actors that were not asleep. Nobody could keep one while the engine was down: hosts get the time
+    /// to reconnect first, and whoever is to start a generation gets the whole time for it once more.
+    fn arm_adopted(&self) {
+        let uptime = self.0.clock.uptime();
+        let hosts_may_be_back = uptime + self.0.hosts.rules().lost_threshold_ms;
+        let may_have_started = uptime + self.0.config.rules.start_threshold_ms.max(self.0.hosts.rules().lost_threshold_ms);
+        let cells: Vec<_> = self.0.cells.lock().values().cloned().collect();
+        for cell in cells {
+            let Some(stored) = cell.stored() else { continue };
+            match &stored.record.phase {
+                Phase::Starting { deadline, .. } => self.0.timers.arm_excused(cell.id, *deadline, may_have_started),
+                Phase::Stopping { deadline, .. } => self.0.timers.arm_excused(cell.id, *deadline, hosts_may_be_back),
+                Phase::Running { .. } | Phase::Sleeping | Phase::Reallocating { .. } | Phase::Destroyed => {
+                    self.0.timers.arm(cell.id, stored.record.next_deadline());
+                }
+            }
+        }
     }
 }
 

@@ -79,14 +79,14 @@ impl ActorCell {
         Self { id, lane: Mutex::new(lane), view: watch::Sender::new(view), has_room: Notify::new() }
     }
 
-    /// Queues an input. `None`: the cell is retired. A wake that waits already stands for any number of them.
+    /// Queues an input. `None`: the cell is retired. One that repeats the one before it says nothing new.
     pub(super) fn push(&self, input: Input) -> Option<Enter> {
         let mut lane = self.lane.lock();
         if lane.activity == Activity::Retired {
             return None;
         }
-        let redundant = input == Input::Wake && lane.queue.iter().any(|work| matches!(work, Work::Input(Input::Wake)));
-        if !redundant {
+        let is_repeated = lane.queue.back().is_some_and(|last| matches!(last, Work::Input(last) if *last == input));
+        if !is_repeated {
             lane.queue.push_back(Work::Input(input));
         }
         Some(lane.start())
@@ -146,6 +146,14 @@ impl ActorCell {
         Some((work, loaded))
     }
 
+    /// Queues inputs again that the lane had taken, before all others.
+    pub(super) fn put_back(&self, inputs: Vec<Input>) {
+        let mut lane = self.lane.lock();
+        for input in inputs.into_iter().rev() {
+            lane.queue.push_front(Work::Input(input));
+        }
+    }
+
     /// The latest durable state, if it is in memory.
     pub(super) fn stored(&self) -> Option<Arc<StoredActor>> {
         match &self.lane.lock().loaded {
@@ -154,14 +162,14 @@ impl ActorCell {
         }
     }
 
-    /// Replaces what is known, and tells whoever watches. `ended`: how a generation ended with this change. `link_of` finds the
+    /// Replaces what is known, and tells whoever watches. `ended`: how generations ended with this change. `link_of` finds the
     /// connection of the actor's host; it is asked under the lane's lock, so that of two changes at the same time the later
     /// one is shown last.
     pub(super) fn publish(
         &self,
         loaded: Loaded,
         link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>,
-        ended: Option<GenerationEnd>,
+        ended: Vec<GenerationEnd>,
     ) {
         let mut lane = self.lane.lock();
         lane.loaded = loaded;
@@ -170,10 +178,10 @@ impl ActorCell {
 
     /// Tells whoever watches that the connection of the actor's host has changed. What is known of the actor stays.
     pub(super) fn refresh_link(&self, link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>) {
-        self.show(&self.lane.lock(), link_of, None);
+        self.show(&self.lane.lock(), link_of, Vec::new());
     }
 
-    fn show(&self, lane: &Lane, link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>, ended: Option<GenerationEnd>) {
+    fn show(&self, lane: &Lane, link_of: impl FnOnce(&StoredActor) -> Option<EnvoyLink>, ended: Vec<GenerationEnd>) {
         let readiness = match &lane.loaded {
             Loaded::Unknown | Loaded::Missing => Readiness::NotReady,
             Loaded::Here(stored) if stored.record.is_destroyed() => Readiness::Destroyed,
@@ -187,9 +195,9 @@ impl ActorCell {
             }
         };
         self.view.send_if_modified(|view| {
-            let changed = ended.is_some() || !same(&view.readiness, &readiness);
+            let changed = !ended.is_empty() || !same(&view.readiness, &readiness);
             view.readiness = readiness;
-            if let Some(end) = ended {
+            for end in ended {
                 view.ended_generations += 1;
                 view.last_end = Some(Arc::new(end));
             }

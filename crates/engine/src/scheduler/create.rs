@@ -12,6 +12,7 @@ use store::{Decision, Reads};
 
 use super::Scheduler;
 use super::cell::ActorCell;
+use super::perform::Consequences;
 use super::{lane, persist};
 use crate::error::ApiError;
 use crate::records::actor::StoredActor;
@@ -84,11 +85,11 @@ impl Scheduler {
         match self.insert_unless_taken(&stored.record, batch).await {
             Ok(None) => {}
             Ok(Some(existing)) => {
-                self.return_offer(&offer, &unborn);
+                self.return_offer(&offer, &unborn.identity, false);
                 return Ok(Created::Existing(existing));
             }
             Err(error) => {
-                self.return_offer(&offer, &unborn);
+                self.return_offer(&offer, &unborn.identity, false);
                 return Err(error);
             }
         }
@@ -97,7 +98,8 @@ impl Scheduler {
             let identity = &stored.record.identity;
             self.0.keys.insert(epoch, identity.namespace_id, &identity.name, key, identity.actor_id);
         }
-        self.perform(cell, &unborn, stored.clone(), first.commands, None);
+        let consequences = Consequences { commands: first.commands, ..Consequences::default() };
+        self.perform(cell, &unborn, stored.clone(), consequences);
         Ok(Created::New(stored))
     }
 

@@ -1,19 +1,43 @@
 //! Emptying hosts: why, and who sees to it (`spec/scheduling.md` 8).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::actor::{ActorRecord, Input};
+use lifecycle::version::SeenVersion;
 use parking_lot::Mutex;
 use protocol::id::NamespaceId;
 
 use super::Scheduler;
 use crate::hosts::{DrainCause, DrainTurn, Host};
 
-/// The versions that the endpoints of serverless pools reported last.
+/// The versions that the endpoints of serverless pools are believed to run.
 #[derive(Default)]
-pub(super) struct SeenVersions(Mutex<BTreeMap<(NamespaceId, String), u32>>);
+pub(super) struct SeenVersions(Mutex<BTreeMap<(NamespaceId, String), SeenVersion>>);
+
+impl SeenVersions {
+    /// Takes a reading of an endpoint's version. Whether something else is believed from here on.
+    fn read(&self, namespace: NamespaceId, pool: &str, version: u32) -> bool {
+        match self.0.lock().entry((namespace, pool.to_owned())) {
+            Entry::Occupied(mut known) => known.get_mut().read(version),
+            Entry::Vacant(vacant) => {
+                vacant.insert(SeenVersion::new(version));
+                true
+            }
+        }
+    }
+
+    /// The pool has another endpoint, or none.
+    pub(super) fn forget(&self, namespace: NamespaceId, pool: &str) {
+        self.0.lock().remove(&(namespace, pool.to_owned()));
+    }
+
+    fn get(&self, namespace: NamespaceId, pool: &str) -> Option<u32> {
+        self.0.lock().get(&(namespace, pool.to_owned())).map(SeenVersion::version)
+    }
+}
 
 impl Scheduler {
     /// A host shuts down: it gets no new actors, and those it has move at the pool's pace.
@@ -26,15 +50,10 @@ impl Scheduler {
         }
     }
 
-    /// The endpoint of a serverless pool runs this version of the application. Actors on hosts of an older one move, if the
-    /// pool wants that.
+    /// The endpoint of a serverless pool says that it runs this version of the application. Actors on hosts of an older one
+    /// move, if the pool wants that.
     pub(crate) fn pool_version_seen(&self, namespace: NamespaceId, pool: &str, version: u32) {
-        let mut seen = self.0.seen_versions.0.lock();
-        // Pools come and go, and only those that exist have a version.
-        seen.retain(|(namespace, pool), _| self.0.pools.is_serverless(*namespace, pool));
-        let is_news = seen.insert((namespace, pool.to_owned()), version) != Some(version);
-        drop(seen);
-        if is_news {
+        if self.0.seen_versions.read(namespace, pool, version) {
             self.review_versions(namespace, pool);
         }
     }
@@ -58,7 +77,7 @@ impl Scheduler {
     /// The newest version that actors of a pool can be moved to. Where the engine asks an endpoint, only the endpoint knows.
     fn newest_version(&self, namespace: NamespaceId, pool: &str) -> Option<u32> {
         if self.0.pools.is_serverless(namespace, pool) {
-            return self.0.seen_versions.0.lock().get(&(namespace, pool.to_owned())).copied();
+            return self.0.seen_versions.get(namespace, pool);
         }
         self.0.hosts.newest_version(namespace, pool)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway::{GenerationEnd, Obstacle, PoolFault};
+use gateway::{GenerationEnd, Obstacle};
 use lifecycle::Ts;
 use lifecycle::actor::{ActorError, ActorRecord, EnvoyKey, EventKind, Identity, Input, Phase, Place};
 use lifecycle::envoy::{Link, is_eligible};
@@ -13,7 +13,7 @@ use protocol::limits;
 use super::Scheduler;
 use crate::catalog::PoolKind;
 use crate::hosts::Host;
-use crate::pools::{error_in_words, error_json};
+use crate::pools::error_for_clients;
 
 impl Scheduler {
     /// What is wrong with an actor, as clients see it: whatever is wrong with its pool explains why it has no hosts
@@ -67,8 +67,11 @@ impl Scheduler {
     /// Why nobody takes an actor. What the latest attempt has found counts, because it decides when the next one is made.
     fn shortage_for(&self, record: &ActorRecord, retry_in: Duration) -> Option<Obstacle> {
         let pool = &record.identity.pool;
-        let failing =
-            |error: &PoolError| Obstacle::PoolFailing { pool: pool.clone(), fault: fault(error), retry_in: Some(retry_in) };
+        let failing = |error: &PoolError| Obstacle::PoolFailing {
+            pool: pool.clone(),
+            fault: error_for_clients(error),
+            retry_in: Some(retry_in),
+        };
         match self.error_of(record) {
             Some(ActorError::RunnerPoolError(error)) => Some(failing(&error)),
             Some(ActorError::ConcurrentActorLimitReached) => Some(Obstacle::PoolFull {
@@ -142,7 +145,7 @@ pub(super) fn generation_end(before: &ActorRecord, input: &Input) -> GenerationE
         }
         (Input::DeadlineReached, host) if is_starting => GenerationEnd::StartUnanswered { host },
         (Input::DeadlineReached, Some(host)) => GenerationEnd::StopUnanswered { host },
-        (Input::OutboundFailed { error, .. }, _) => GenerationEnd::EndpointFailed(fault(error)),
+        (Input::OutboundFailed { error, .. }, _) => GenerationEnd::EndpointFailed(error_for_clients(error)),
         (Input::HostLost { host, .. }, _) => GenerationEnd::HostLost { host: name(host) },
         (
             Input::Event { .. }
@@ -158,10 +161,6 @@ pub(super) fn generation_end(before: &ActorRecord, input: &Input) -> GenerationE
             _,
         ) => GenerationEnd::Stopped,
     }
-}
-
-fn fault(error: &PoolError) -> PoolFault {
-    PoolFault { words: shortened(&error_in_words(error)), details: error_json(error) }
 }
 
 fn name(host: &EnvoyKey) -> String {
@@ -180,6 +179,7 @@ fn between(from: Ts, to: Ts) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use gateway::PoolFault;
     use lifecycle::actor::AfterStart;
     use protocol::id::NamespaceId;
     use serde_json::json;
@@ -220,8 +220,8 @@ mod tests {
         let message = || Some("boom".to_owned());
         let refused = PoolError::HttpError { status_code: 502, body: "no".to_owned() };
         let endpoint_failed = GenerationEnd::EndpointFailed(PoolFault {
-            words: "endpoint answered 502: no".to_owned(),
-            details: json!({ "serverless_http_error": { "status_code": 502, "body": "no" } }),
+            words: "endpoint answered 502".to_owned(),
+            details: json!({ "serverless_http_error": { "status_code": 502 } }),
         });
         let lost = Input::HostLost { host: host(), generation: 1 };
         let table = [

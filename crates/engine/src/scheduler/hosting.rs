@@ -115,6 +115,10 @@ impl Scheduler {
     fn give_up(&self, host: &Host) {
         host.forget_drain();
         self.0.sockets.host_lost(host.id, |actor| host.generation_of(actor).is_some());
+        self.give_up_actors(host);
+    }
+
+    fn give_up_actors(&self, host: &Host) {
         for (actor, generation) in host.assigned() {
             self.post(actor, Input::HostLost { host: host.key.clone(), generation });
         }
@@ -135,11 +139,16 @@ impl Scheduler {
         }
     }
 
-    /// Forgets hosts that have been gone for long and run nothing.
+    /// Forgets hosts that have been gone for long and run nothing. Those that are lost and still have actors are given up once
+    /// more: what an actor was told is dropped when it cannot be read at that moment.
     pub(super) fn forget_lost_hosts(&self) {
         let now = self.0.clock.uptime();
         for host in self.0.hosts.all() {
-            match host.link_state() {
+            let link = host.link_state();
+            if lost_at(link, self.0.hosts.rules()).is_some_and(|lost_at| lost_at < now) {
+                self.give_up_actors(&host);
+            }
+            match link {
                 Link::Down { since_ts } if now - since_ts > LOST_HOST_RETENTION_MS => {
                     self.0.hosts.forget_if_unused(&host);
                     self.0.sockets.host_lost(host.id, |actor| host.generation_of(actor).is_some());

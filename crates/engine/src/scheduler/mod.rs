@@ -16,7 +16,10 @@ mod key_cache;
 mod lane;
 mod lookup;
 mod outbound;
+mod perform;
 mod persist;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::HashMap;

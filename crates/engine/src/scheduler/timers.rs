@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifecycle::Ts;
 use lifecycle::actor::Input;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use protocol::id::ActorId;
 use store::StoreError;
 use tokio::sync::Notify;
@@ -32,6 +32,14 @@ pub(super) struct Timers {
 struct Armed {
     by_time: BTreeSet<(Ts, ActorId)>,
     by_actor: HashMap<ActorId, Ts>,
+    excused: HashMap<ActorId, Excused>,
+}
+
+/// A deadline that nobody could keep, because the engine was down.
+struct Excused {
+    deadline: Ts,
+    /// What it is instead, in terms of [`Clock::uptime`]: a step of the time of day must not prolong it.
+    until: Ts,
 }
 
 impl Timers {
@@ -41,17 +49,30 @@ impl Timers {
 
     /// Sets, moves or clears an actor's deadline.
     pub(super) fn arm(&self, actor: ActorId, deadline: Option<Ts>) {
-        let near = deadline.filter(|deadline| *deadline <= self.clock.now() + HORIZON_MS);
-        let is_first = self.armed.lock().set(actor, near);
-        if is_first {
-            self.earlier.notify_one();
-        }
+        self.arm_in(self.armed.lock(), actor, deadline);
+    }
+
+    /// As [`Self::arm`]. Whenever this deadline is armed again in the life of this process, it is not before `until`, in terms of
+    /// [`Clock::uptime`].
+    pub(super) fn arm_excused(&self, actor: ActorId, deadline: Ts, until: Ts) {
+        let mut armed = self.armed.lock();
+        armed.excused.insert(actor, Excused { deadline, until });
+        self.arm_in(armed, actor, Some(deadline));
     }
 
     /// Arms a deadline that was read from disk, unless the actor has another one by now.
     fn arm_if_absent(&self, actor: ActorId, deadline: Ts) {
-        let mut armed = self.armed.lock();
-        let is_first = !armed.by_actor.contains_key(&actor) && armed.set(actor, Some(deadline));
+        let armed = self.armed.lock();
+        if !armed.by_actor.contains_key(&actor) {
+            self.arm_in(armed, actor, Some(deadline));
+        }
+    }
+
+    fn arm_in(&self, mut armed: MutexGuard<'_, Armed>, actor: ActorId, deadline: Option<Ts>) {
+        let now = self.clock.now();
+        let excused_for_ms = armed.excuse(actor, deadline).map_or(0, |until| until - self.clock.uptime());
+        let due = deadline.map(|deadline| if excused_for_ms > 0 { deadline.max(now + excused_for_ms) } else { deadline });
+        let is_first = armed.set(actor, due.filter(|due| *due <= now + HORIZON_MS));
         drop(armed);
         if is_first {
             self.earlier.notify_one();
@@ -75,6 +96,15 @@ impl Timers {
 }
 
 impl Armed {
+    /// Until when a deadline is excused. An excuse is for one deadline, and forgotten with the next.
+    fn excuse(&mut self, actor: ActorId, deadline: Option<Ts>) -> Option<Ts> {
+        let until = self.excused.get(&actor).filter(|excused| deadline == Some(excused.deadline)).map(|excused| excused.until);
+        if until.is_none() {
+            self.excused.remove(&actor);
+        }
+        until
+    }
+
     /// Whether it has become the earliest of all.
     fn set(&mut self, actor: ActorId, near: Option<Ts>) -> bool {
         if self.by_actor.get(&actor).copied() == near {
@@ -116,6 +146,8 @@ impl Scheduler {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             sweep.tick().await;
+            // Deadlines are times of day, and who waits for one sleeps by another clock, which stands still while the machine does.
+            self.0.timers.earlier.notify_one();
             self.sweep();
             self.forget_lost_hosts();
         }

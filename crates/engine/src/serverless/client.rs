@@ -8,13 +8,14 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION, REFERER};
+use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, LOCATION, REFERER, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -33,6 +34,11 @@ use super::policy::{Blocked, Policy};
 pub(super) const USER_AGENT_HEADER: HeaderValue = HeaderValue::from_static("RivetEngine/2.3.19");
 /// The header with the token for connections of hosts.
 pub(super) const TOKEN: HeaderName = HeaderName::from_static("x-rivet-token");
+pub(super) const ENDPOINT: HeaderName = HeaderName::from_static("x-rivet-endpoint");
+pub(super) const POOL_NAME: HeaderName = HeaderName::from_static("x-rivet-pool-name");
+pub(super) const NAMESPACE_NAME: HeaderName = HeaderName::from_static("x-rivet-namespace-name");
+/// Headers without secrets. Any other may have one: a pool's own headers usually are there for that.
+const FOR_ANYBODY: [HeaderName; 5] = [ENDPOINT, POOL_NAME, NAMESPACE_NAME, ACCEPT, USER_AGENT];
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -53,6 +59,9 @@ pub(super) enum SendError {
     /// It failed. The text names all causes, the outermost first, one in each line.
     #[error("{0}")]
     Failed(String),
+    /// It failed for want of something on this machine, whoever was asked. The text is as for the above.
+    #[error("{0}")]
+    OwnFault(String),
 }
 
 /// Sends requests; clone freely.
@@ -114,7 +123,8 @@ impl Client {
         if let Some(client) = self.0.secure.get() {
             return Ok(client);
         }
-        let roots = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| failed(url, &error))?;
+        let roots = HttpsConnectorBuilder::new().with_native_roots();
+        let roots = roots.map_err(|error| SendError::OwnFault(explained(url, &error)))?;
         let connector = roots.https_only().enable_http1().wrap_connector(connector(&self.0.policy));
         let client = HttpClient::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Ok(self.0.secure.get_or_init(|| client))
@@ -132,16 +142,25 @@ fn connector(policy: &Arc<Policy>) -> HttpConnector<Resolver> {
     connector
 }
 
+/// Why a name leads nowhere.
+#[derive(Debug, thiserror::Error)]
+enum Unresolved {
+    #[error(transparent)]
+    Blocked(#[from] Blocked),
+    #[error("the name cannot be resolved")]
+    OwnFault(#[source] io::Error),
+}
+
 /// Turns a name into the addresses that may be connected to.
 #[derive(Clone)]
 struct Resolver(Arc<Policy>);
 
 impl Service<Name> for Resolver {
     type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = Blocked;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Blocked>> + Send>>;
+    type Error = Unresolved;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Unresolved>> + Send>>;
 
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Blocked>> {
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Unresolved>> {
         Poll::Ready(Ok(()))
     }
 
@@ -150,9 +169,12 @@ impl Service<Name> for Resolver {
         Box::pin(async move {
             let host = name.as_str();
             let found = tokio::net::lookup_host((host, 0)).await;
-            let found = found.map_err(|error| {
-                tracing::debug!(host, %error, "a host cannot be resolved");
-                Blocked::Unresolved(host.to_owned())
+            let found = found.map_err(|error| match is_want_of_this_machine(&error) {
+                true => Unresolved::OwnFault(error),
+                false => {
+                    tracing::debug!(host, %error, "a host cannot be resolved");
+                    Unresolved::Blocked(Blocked::Unresolved(host.to_owned()))
+                }
             })?;
             let addresses: Vec<_> = found.map(|address| address.ip()).collect();
             let allowed = policy.filter(host, &addresses)?;
@@ -182,18 +204,16 @@ fn redirect_target(from: &Url, response: &Response<impl Sized>) -> Option<Url> {
 fn redirected(call: Call, status: StatusCode, target: Url) -> Call {
     let keeps_body = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
     let (method, body) = if keeps_body { (call.method, call.body) } else { (Method::GET, Bytes::new()) };
-    let loses_tls = call.url.scheme() == "https" && target.scheme() != "https";
-    // Passwords are for one host, and none of this is for who listens on the way.
-    let leaves = loses_tls || call.url.host() != target.host();
-    let stays_behind = |name: &HeaderName| {
-        let is_password = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name);
-        *name == REFERER || leaves && is_password || loses_tls && *name == TOKEN
-    };
+    // Whoever answers at another scheme, host or port is somebody else, and is told no secrets: no header that may be one, and
+    // not where the redirect came from.
+    let stays = call.url.origin() == target.origin();
     let mut headers = HeaderMap::new();
-    for (name, value) in call.headers.iter().filter(|(name, _)| !stays_behind(name)) {
-        headers.append(name, value.clone());
+    for (name, value) in &call.headers {
+        if *name != REFERER && (stays || FOR_ANYBODY.contains(name)) {
+            headers.append(name, value.clone());
+        }
     }
-    if !loses_tls && let Ok(referer) = HeaderValue::from_str(call.url.as_str()) {
+    if stays && let Ok(referer) = HeaderValue::from_str(call.url.as_str()) {
         headers.append(REFERER, referer);
     }
     Call { method, url: target, headers, body }
@@ -203,7 +223,7 @@ fn redirected(call: Call, status: StatusCode, target: Url) -> Call {
 fn blocked_cause(error: &(dyn Error + 'static)) -> Option<Blocked> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(blocked) = error.downcast_ref::<Blocked>() {
+        if let Some(Unresolved::Blocked(blocked)) = error.downcast_ref() {
             return Some(blocked.clone());
         }
         cause = error.source();
@@ -212,7 +232,38 @@ fn blocked_cause(error: &(dyn Error + 'static)) -> Option<Blocked> {
 }
 
 fn failed(url: &Url, error: &(dyn Error + 'static)) -> SendError {
-    SendError::Failed(format!("error sending request for url ({url})\n{}", causes(error)))
+    let text = explained(url, error);
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref().is_some_and(is_want_of_this_machine) {
+            return SendError::OwnFault(text);
+        }
+        cause = error.source();
+    }
+    SendError::Failed(text)
+}
+
+/// Whether there are no more sockets or no more memory to be had.
+fn is_want_of_this_machine(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
+}
+
+fn explained(url: &Url, error: &(dyn Error + 'static)) -> String {
+    format!("error sending request for url ({})\n{}", shown(url), causes(error))
+}
+
+/// A URL without its query, in which there may be secrets, and not so long that it would crowd out what happened.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    let text = url.as_str();
+    let beginning = &text[..text.floor_char_boundary(limits::ENDPOINT_URL_SHOWN_MAX_BYTES)];
+    if beginning.len() < text.len() { format!("{beginning}...") } else { beginning.to_owned() }
 }
 
 /// All causes of an error, the outermost first, one in each line.
@@ -231,10 +282,12 @@ pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
 mod tests {
     use super::*;
 
+    const HEADERS: [&str; 7] = ["authorization", "cookie", "host", "x-own", "x-rivet-endpoint", "x-rivet-token", "user-agent"];
+
     fn call() -> Call {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("authorization", "Bearer a"), ("cookie", "c"), ("x-own", "o"), ("x-rivet-token", "t")] {
-            headers.insert(name, HeaderValue::from_static(value));
+        for name in HEADERS {
+            headers.insert(name, HeaderValue::from_static("v"));
         }
         let url = Url::parse("https://a.example/api/start").unwrap();
         Call { method: Method::POST, url, headers, body: Bytes::from_static(b"body") }
@@ -259,7 +312,7 @@ mod tests {
             let next = follow(status, "../elsewhere?x=1#part").unwrap();
             assert_eq!((next.method.as_str(), next.url.as_str()), ("POST", "https://a.example/elsewhere?x=1"));
             assert_eq!(next.body, "body");
-            assert_eq!(names(&next), ["authorization", "cookie", "x-own", "x-rivet-token", "referer"]);
+            assert_eq!(names(&next), [&HEADERS[..], &["referer"]].concat());
             assert_eq!(next.headers[REFERER], "https://a.example/api/start");
         }
     }
@@ -275,10 +328,27 @@ mod tests {
     }
 
     #[test]
-    fn credentials_stay_with_their_host_and_secrets_behind_tls() {
-        let elsewhere = follow(307, "https://b.example/").unwrap();
-        assert_eq!(names(&elsewhere), ["x-own", "x-rivet-token", "referer"]);
-        let downgraded = follow(307, "http://a.example/").unwrap();
-        assert_eq!(names(&downgraded), ["x-own"]);
+    fn another_origin_is_told_no_secrets() {
+        for elsewhere in ["https://b.example/", "http://a.example/", "https://a.example:8443/"] {
+            assert_eq!(names(&follow(307, elsewhere).unwrap()), ["x-rivet-endpoint", "user-agent"], "{elsewhere}");
+        }
+        let headers = names(&follow(307, "https://a.example:443/").unwrap()).len();
+        assert_eq!(headers, HEADERS.len() + 1, "the port that goes without saying");
+    }
+
+    #[test]
+    fn errors_show_no_query_and_no_endless_url() {
+        let url = Url::parse(&format!("http://h/{}?secret#x", "p".repeat(1_000))).unwrap();
+        let SendError::Failed(text) = failed(&url, &Blocked::Redirects(4)) else { panic!("nothing is wrong with this machine") };
+        assert!(text.starts_with("error sending request for url (http://h/ppp") && text.len() < 400, "{text}");
+        assert!(text.ends_with("...)\nexceeded the maximum of 4 redirects") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn a_machine_without_sockets_is_no_fault_of_the_endpoint() {
+        let url = Url::parse("http://h/start").unwrap();
+        let outcome = |number| failed(&url, &Unresolved::OwnFault(io::Error::from_raw_os_error(number)));
+        assert!(matches!(outcome(24), SendError::OwnFault(_)));
+        assert!(matches!(outcome(111), SendError::Failed(_)));
     }
 }

@@ -93,7 +93,7 @@ impl From<SendError> for MetadataError {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Blocked(blocked) => blocked.into(),
-            SendError::Failed(details) => Self::RequestFailed { details },
+            SendError::Failed(details) | SendError::OwnFault(details) => Self::RequestFailed { details },
         }
     }
 }

@@ -2,7 +2,7 @@
 //! 9).
 //!
 //! `policy` says where requests may go, and `client` sends them. A start request is gathered by `payload`, made by `start`,
-//! answered by a stream that `sse` reads, and looked after by `runner`. `metadata` is what an endpoint says of itself, and
+//! answered by a stream that `sse` reads, and looked after by `runner`; `turns` bounds how many are under way. `metadata` is what an endpoint says of itself, and
 //! `poller` asks again and again.
 
 mod body;
@@ -15,6 +15,7 @@ pub(crate) mod poller;
 pub(crate) mod runner;
 mod sse;
 mod start;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use actor_data::ActorData;
 use lifecycle::pool::{PollRules, PoolError};
 use protocol::id::NamespaceId;
+use protocol::limits;
 use url::Url;
 
 use crate::catalog::pool_config::Serverless;
@@ -33,6 +35,7 @@ use crate::scheduler::Scheduler;
 use client::Client;
 pub(crate) use metadata::{Metadata, MetadataError};
 use policy::Policy;
+use turns::Turns;
 
 /// What speaking with endpoints needs of the engine.
 pub(crate) struct Parts {
@@ -55,6 +58,8 @@ pub(crate) struct Endpoints(Arc<Shared>);
 
 struct Shared {
     client: Client,
+    /// For start requests.
+    turns: Turns,
     catalog: Catalog,
     scheduler: Scheduler,
     data: ActorData,
@@ -71,6 +76,7 @@ impl Endpoints {
         let Parts { catalog, scheduler, data, clock, randomness, public_url, admin_token, preload_max_bytes, poll_rules } = parts;
         Self(Arc::new(Shared {
             client: Client::new(Policy::new(rules)),
+            turns: Turns::new(limits::SERVERLESS_STARTS_MAX, limits::SERVERLESS_STARTS_OF_POOL_MAX),
             catalog,
             scheduler,
             data,

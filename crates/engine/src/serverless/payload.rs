@@ -1,11 +1,11 @@
 //! What a start request carries: gathered from the scheduler and the actor's data, and made to fit.
 
 use bytes::Bytes;
-use lifecycle::pool::PoolError;
 use protocol::envoy::{ActorCheckpoint, CommandStartActor, PreloadedKv, ServerlessStart};
 use protocol::id::ActorId;
 use protocol::limits;
 
+use super::start::Failure;
 use super::{Endpoints, start};
 use crate::scheduler::StartConfig;
 
@@ -18,10 +18,10 @@ pub(super) async fn gather(
     actor: ActorId,
     generation: u32,
     version: u16,
-) -> Result<Option<Bytes>, PoolError> {
+) -> Result<Option<Bytes>, Failure> {
     let config = endpoints.0.scheduler.start_config(actor, generation).await.map_err(|error| {
         tracing::error!(actor_id = %actor, %error, "what an actor's start needs cannot be read");
-        PoolError::InternalError
+        Failure::not_asked("what the start needs cannot be read")
     })?;
     let Some(config) = config else { return Ok(None) };
     let (namespace, name) = (config.identity.namespace_id, config.identity.name.clone());

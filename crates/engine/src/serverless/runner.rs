@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use lifecycle::Ts;
 use lifecycle::actor::{Identity, Input};
 use lifecycle::pool::PoolError;
 use protocol::envoy::PROTOCOL_VERSION;
@@ -18,10 +19,13 @@ use tokio::time::Instant;
 
 use super::client::causes;
 use super::sse::{Event, EventStream};
-use super::start::{self, Sender, connection_error};
+use super::start::{self, Failure, Sender, connection_error};
 use super::{Endpoints, payload};
 use crate::catalog::PoolKind;
 use crate::scheduler::OutboundOrder;
+
+/// There is no endpoint to be asked any more.
+const GONE: Failure = Failure::Actor(PoolError::InternalError);
 
 /// A generation of an actor.
 type Run = (ActorId, u32);
@@ -110,30 +114,35 @@ enum StreamEnd {
 
 impl Request {
     async fn run(mut self) {
-        let began = self.endpoints.0.clock.now();
+        let began = self.endpoints.0.clock.uptime();
         // A request that is not needed before it is answered is dropped, and its connection with it. If it is the engine that
         // ends, the next process asks for the same generation again.
         let opened = tokio::select! {
             biased;
             _ = &mut self.over => return,
             () = crate::engine::stopping(&mut self.stopping) => return,
-            opened = open(&self.endpoints, &self.identity, self.generation) => opened,
+            opened = open(&self.endpoints, &self.identity, self.generation, began) => opened,
         };
         match opened {
             Ok(Some(opened)) => self.follow(opened, began).await,
             Ok(None) => {}
-            Err(error) => self.failed(began, error),
+            Err(Failure::Endpoint(error)) => self.failed(began, error),
+            Err(Failure::Actor(error)) => {
+                let (actor_id, pool) = (self.identity.actor_id, &self.identity.pool);
+                tracing::warn!(%actor_id, pool, generation = self.generation, ?error, "a start request was not made");
+                self.endpoints.0.scheduler.outbound_not_asked(&self.identity, self.generation, began, error);
+            }
         }
     }
 
-    fn failed(&self, began: lifecycle::Ts, error: PoolError) {
+    fn failed(&self, began: Ts, error: PoolError) {
         let (actor_id, pool) = (self.identity.actor_id, &self.identity.pool);
         tracing::warn!(%actor_id, pool, generation = self.generation, ?error, "a start request has failed");
         self.endpoints.0.scheduler.outbound_failed(&self.identity, self.generation, began, error);
     }
 
     /// Stays with a stream until it ends, or has to.
-    async fn follow(&mut self, opened: Opened, began: lifecycle::Ts) {
+    async fn follow(&mut self, opened: Opened, began: Ts) {
         let Opened { mut stream, evict_at, close_at } = opened;
         let mut events = EventStream::default();
         let mut progress = Progress { close_at, is_accepted: false, is_evicted: false, is_over: false };
@@ -182,8 +191,8 @@ impl Request {
     }
 
     /// A stream ended before its actor. An endpoint that cuts every stream short would keep its actors moving without a pause, so
-    /// one that runs stays for a moment. If its host goes meanwhile, the generation is over.
-    async fn cut_short(&mut self, opened_at: Instant, began: lifecycle::Ts, error: PoolError) {
+    /// one that runs stays for a moment.
+    async fn cut_short(&mut self, opened_at: Instant, began: Ts, error: PoolError) {
         if self.endpoints.0.scheduler.outbound_cut_short(&self.identity, self.generation, error.clone()) {
             tokio::select! {
                 biased;
@@ -217,14 +226,20 @@ async fn moment_to_move(evict_at: Instant, stopping: &mut watch::Receiver<bool>)
     }
 }
 
-/// Sends a start request, and waits for the stream that answers it; the caller sets a deadline. `None`: the actor has moved on.
-async fn open(endpoints: &Endpoints, identity: &Identity, generation: u32) -> Result<Option<Opened>, PoolError> {
+/// Sends a start request when its turn has come, and waits for the stream that answers it; the caller sets a deadline. `began`:
+/// when it was admitted, by the engine's uptime. `None`: the actor has moved on.
+async fn open(endpoints: &Endpoints, identity: &Identity, generation: u32, began: Ts) -> Result<Option<Opened>, Failure> {
+    let _turn = endpoints.0.turns.take(identity.namespace_id, &identity.pool).await;
+    // Those whose turn comes after the first failure would hammer the endpoint otherwise.
+    if let Some(error) = endpoints.0.scheduler.trouble_since(identity, began) {
+        return Err(Failure::Actor(error));
+    }
     let catalog = &endpoints.0.catalog;
-    let namespace = catalog.namespace_by_id(identity.namespace_id).ok_or(PoolError::InternalError)?;
-    let pool = catalog.pool(identity.namespace_id, &identity.pool).ok_or(PoolError::InternalError)?;
+    let namespace = catalog.namespace_by_id(identity.namespace_id).ok_or(GONE)?;
+    let pool = catalog.pool(identity.namespace_id, &identity.pool).ok_or(GONE)?;
     let options = match &pool.config.kind {
         PoolKind::Serverless(options) => options,
-        PoolKind::Normal => return Err(PoolError::InternalError),
+        PoolKind::Normal => return Err(GONE),
     };
     let version = pool.protocol_version.unwrap_or(PROTOCOL_VERSION);
     let Some(body) = payload::gather(endpoints, identity.actor_id, generation, version).await? else { return Ok(None) };
@@ -236,10 +251,10 @@ async fn open(endpoints: &Endpoints, identity: &Identity, generation: u32) -> Re
         namespace: &namespace.name,
         admin_token: endpoints.0.admin_token.as_ref(),
     };
-    let call = sender.request(body).map_err(|error| connection_error(error.to_string()))?;
+    let call = sender.request(body).map_err(|error| Failure::Endpoint(connection_error(error.to_string())))?;
     let sent = Instant::now();
-    let response = endpoints.0.client.send(call).await.map_err(start::send_error)?;
-    let stream = start::event_stream(response).await?;
+    let response = endpoints.0.client.send(call).await?;
+    let stream = start::event_stream(response).await.map_err(Failure::Endpoint)?;
     let lifespan = Duration::from_secs(u64::from(options.request_lifespan));
     let grace = Duration::from_secs(u64::from(options.drain_grace_period));
     Ok(Some(Opened { stream, evict_at: sent + lifespan.saturating_sub(grace), close_at: sent + lifespan }))

@@ -12,14 +12,37 @@ use protocol::envoy::ServerlessStart;
 use protocol::limits;
 
 use super::body::{self, ReadError};
-use super::client::{Call, SendError, TOKEN, USER_AGENT_HEADER};
+use super::client::{Call, ENDPOINT, NAMESPACE_NAME, POOL_NAME, SendError, TOKEN, USER_AGENT_HEADER};
 use super::endpoint::{self, EndpointError};
 use crate::config::Secret;
 
-const ENDPOINT: HeaderName = HeaderName::from_static("x-rivet-endpoint");
-const POOL_NAME: HeaderName = HeaderName::from_static("x-rivet-pool-name");
-const NAMESPACE_NAME: HeaderName = HeaderName::from_static("x-rivet-namespace-name");
 const EVENT_STREAM: &str = "text/event-stream";
+
+/// Why a start request has led to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The endpoint is to blame, or what the pool says of it: other actors would fare no better.
+    Endpoint(PoolError),
+    /// This actor cannot be asked for, or not now.
+    Actor(PoolError),
+}
+
+impl Failure {
+    /// The request was not made.
+    pub(super) fn not_asked(reason: impl Into<String>) -> Self {
+        Self::Actor(PoolError::NotAsked { reason: bounded(reason.into()) })
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Blocked(blocked) => Self::Endpoint(PoolError::DestinationBlocked { reason: bounded(blocked.to_string()) }),
+            SendError::Failed(message) => Self::Endpoint(connection_error(message)),
+            SendError::OwnFault(message) => Self::not_asked(message),
+        }
+    }
+}
 
 /// Where a start request goes, and what it says of where it comes from.
 pub(super) struct Sender<'a> {
@@ -65,12 +88,12 @@ fn text(name: &HeaderName, value: &str) -> Result<HeaderValue, EndpointError> {
 }
 
 /// The body for hosts that speak `version`. It never has more bytes than a host accepts.
-pub(super) fn body(start: &ServerlessStart, version: u16) -> Result<Bytes, PoolError> {
-    let body = start.clone().to_body(version).map_err(|error| connection_error(error.to_string()))?;
+pub(super) fn body(start: &ServerlessStart, version: u16) -> Result<Bytes, Failure> {
+    let body = start.clone().to_body(version).map_err(|error| Failure::not_asked(error.to_string()))?;
     if body.len() <= limits::SERVERLESS_START_BODY_MAX_BYTES {
         return Ok(body);
     }
-    Err(connection_error(format!(
+    Err(Failure::not_asked(format!(
         "the start of actor {} needs {} bytes, more than the {} that a host accepts: its input or its number of sleeping \
          WebSockets is too large",
         start.checkpoint.actor_id,
@@ -125,21 +148,20 @@ fn cut(text: &str) -> &str {
 
 /// A failure to reach an endpoint, or to make sense of it.
 pub(super) fn connection_error(message: impl Into<String>) -> PoolError {
-    PoolError::ConnectionError { message: message.into() }
+    PoolError::ConnectionError { message: bounded(message.into()) }
 }
 
-/// What a request that got no answer means for its pool.
-pub(super) fn send_error(error: SendError) -> PoolError {
-    match error {
-        SendError::Blocked(blocked) => PoolError::DestinationBlocked { reason: blocked.to_string() },
-        SendError::Failed(message) => connection_error(message),
-    }
+/// Words that go into the record of each actor that hears them.
+fn bounded(mut words: String) -> String {
+    words.truncate(cut(&words).len());
+    words
 }
 
 #[cfg(test)]
 mod tests {
     use protocol::envoy::{ActorCheckpoint, ActorConfig, CommandStartActor};
 
+    use super::super::policy::Blocked;
     use super::*;
 
     fn sender<'a>(headers: &'a BTreeMap<String, String>, admin_token: Option<&'a Secret>) -> Sender<'a> {
@@ -204,7 +226,7 @@ mod tests {
         let max = limits::SERVERLESS_START_BODY_MAX_BYTES;
         let around = body(&start(max - 100), 8).unwrap().len() - (max - 100);
         assert_eq!(body(&start(max - around), 8).unwrap().len(), max);
-        let PoolError::ConnectionError { message } = body(&start(max - around + 1), 8).unwrap_err() else {
+        let Failure::Actor(PoolError::NotAsked { reason: message }) = body(&start(max - around + 1), 8).unwrap_err() else {
             panic!("another error")
         };
         let words = "the start of actor a needs 16777217 bytes, more than the 16777216 that a host accepts";
@@ -224,6 +246,18 @@ mod tests {
         assert_eq!(wrong("application/json").as_deref(), Some(text));
         let text = "expected Content-Type header to be text/event-stream, but there is none";
         assert_eq!(wrong_content_type(&HeaderMap::new()).as_deref(), Some(text));
+    }
+
+    #[test]
+    fn only_the_beginning_of_an_error_is_kept() {
+        let long = || "ä".repeat(1_000);
+        let cut = "ä".repeat(limits::POOL_ERROR_BODY_MAX_BYTES / 2);
+        assert_eq!(connection_error(long()), PoolError::ConnectionError { message: cut.clone() });
+        let blocked = Failure::from(SendError::Blocked(Blocked::Unresolved(long())));
+        let Failure::Endpoint(PoolError::DestinationBlocked { reason }) = blocked else { panic!("{blocked:?}") };
+        assert!(reason.len() <= limits::POOL_ERROR_BODY_MAX_BYTES);
+        let own = Failure::from(SendError::OwnFault(long()));
+        assert_eq!(own, Failure::Actor(PoolError::NotAsked { reason: cut }));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use testkit::client;
 use testkit::envoy::{EnvoyParams, FakeEnvoy, Run};
 use testkit::in_time;
+use tokio::time::Instant;
 
 use crate::one_actor::event_acknowledged;
 use crate::scene::creation;
@@ -148,6 +149,48 @@ async fn what_was_acknowledged_survives_a_sudden_death() {
     assert_eq!(holder["actors"][0]["actor_id"], actor_id.as_str());
     let mut envoy = FakeEnvoy::join(address, envoy.params()).await;
     assert_eq!(envoy.start_actor().await, Run { actor_id, generation: 2 });
+}
+
+/// Checklist 53.
+#[tokio::test]
+async fn after_a_sudden_death_all_sleepers_can_be_woken_at_once() {
+    const SLEEPERS: usize = 10;
+    let folder = tempfile::tempdir().unwrap();
+    let (process, address) = on(folder.path());
+    put_pool(address).await;
+    let mut envoy = FakeEnvoy::join(address, &EnvoyParams::new()).await;
+    let mut sleepers = Vec::new();
+    for _actor in 0..SLEEPERS {
+        let actor_id = create(address, None).await;
+        let run = envoy.start_actor().await;
+        envoy.wants_sleep(&run);
+        let (index, _) = envoy.expect_stop(&run).await;
+        envoy.acknowledge(&run, index);
+        envoy.stopped(&run);
+        event_acknowledged(&mut envoy, &run.checkpoint(2)).await;
+        sleepers.push(actor_id);
+    }
+    process.kill();
+
+    let (_process, address) = on(folder.path());
+    let healthy = Instant::now();
+    let mut envoy = FakeEnvoy::join(address, envoy.params()).await;
+    let call = |actor_id: &String| {
+        let request = client::empty(http::Method::GET, &format!("/gateway/{actor_id}/request/x"));
+        tokio::spawn(client::send(address, request))
+    };
+    let answers: Vec<_> = sleepers.iter().map(call).collect();
+    for _actor in &sleepers {
+        assert_eq!(envoy.start_actor().await.generation, 2);
+    }
+    for _actor in &sleepers {
+        let request = envoy.expect_request().await;
+        envoy.respond(&request, 200, &[], "awake");
+    }
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().text(), "awake");
+    }
+    assert!(healthy.elapsed() < Duration::from_secs(1), "{:?}", healthy.elapsed());
 }
 
 #[tokio::test]

@@ -1,13 +1,38 @@
 //! Giving an actor a place to run, and what follows when there is none (`spec/scheduling.md` 7, 3.8).
 
 use super::record::{ActorError, ActorRecord, AfterStart, Phase, Place};
-use super::step::{Capacity, Command, CommandToHost, Shortage, World};
+use super::step::{Capacity, Command, CommandToHost, EventKind, Input, Shortage, World};
 use crate::Ts;
 
 /// Index of the start command of each generation in a pool whose hosts connect by themselves (`spec/scheduling.md` 3.2).
 const START_COMMAND_INDEX: i64 = 1;
 /// The same where an endpoint is asked: the order travels in the request, not over the host's connection.
 const OUTBOUND_START_INDEX: i64 = 0;
+
+/// Whether an input can lead to a start of an actor, so that it matters what [`World::capacity`] is. A place need not be held
+/// for one that cannot.
+pub fn may_start(record: &ActorRecord, input: &Input, now: Ts) -> bool {
+    let has_no_place = matches!(record.phase, Phase::Sleeping | Phase::Reallocating { .. });
+    match input {
+        Input::Wake => has_no_place,
+        Input::CapacityArrived => matches!(record.phase, Phase::Reallocating { .. }),
+        Input::DeadlineReached => record.next_deadline().is_some_and(|deadline| deadline <= now),
+        Input::HostLost { host, generation } => record.host() == Some(host) && record.generation == *generation,
+        Input::OutboundFailed { generation, .. } => {
+            record.generation == *generation && matches!(record.phase, Phase::Starting { .. })
+        }
+        Input::Event { host, generation, index, kind: EventKind::Stopped { .. } } => {
+            record.host() == Some(host) && record.generation == *generation && *index > record.last_event_index
+        }
+        Input::Sleep
+        | Input::Reschedule
+        | Input::Destroy
+        | Input::Evict { .. }
+        | Input::HostFound { .. }
+        | Input::CommandsAcked { .. }
+        | Input::Event { .. } => false,
+    }
+}
 
 /// Places the next generation, or plans another attempt.
 pub(super) fn allocate_or_back_off(record: &mut ActorRecord, world: &World<'_>) -> Vec<CommandToHost> {

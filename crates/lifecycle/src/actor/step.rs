@@ -40,7 +40,7 @@ pub enum Input {
         /// The generation.
         generation: u32,
     },
-    /// The request to the pool's endpoint, by which a generation was started, has failed or ended before its time.
+    /// The request to the pool's endpoint by which a generation was to be started has failed.
     OutboundFailed {
         /// The generation.
         generation: u32,
@@ -405,15 +405,15 @@ fn host_found(record: &mut ActorRecord, found: &EnvoyKey) -> Applied {
     }
 }
 
-/// An actor that is starting has failed. One that runs is lost if its request broke; if the request was merely ended, the
-/// host's own connection tells better whether it is still there (`spec/scheduling.md` 9.6).
+/// An actor that is starting has failed. One that runs has not: its host's own connection tells better what became of it, and the
+/// request's end is a reason to move at most ([`Input::Evict`]). That is not as in `spec/scheduling.md` 3.4, where a request that
+/// breaks costs a running actor its unsaved state.
 fn outbound_failed(record: &mut ActorRecord, error: &PoolError, world: &World<'_>) -> Applied {
-    match (&record.phase, error) {
-        (Phase::Starting { .. }, _) => Ok(end_generation(record, &Cause::OutboundFailed(error), world)),
-        (Phase::Running { .. }, PoolError::StreamEndedEarly) | (Phase::Stopping { .. }, _) => Err(Ignored::AlreadyUnderWay),
-        (Phase::Running { .. }, _) => Ok(end_generation(record, &Cause::ConnectionLost, world)),
-        (Phase::Sleeping | Phase::Reallocating { .. }, _) => Err(Ignored::NotRunning),
-        (Phase::Destroyed, _) => Err(Ignored::Destroyed),
+    match &record.phase {
+        Phase::Starting { .. } => Ok(end_generation(record, &Cause::OutboundFailed(error), world)),
+        Phase::Running { .. } | Phase::Stopping { .. } => Err(Ignored::AlreadyUnderWay),
+        Phase::Sleeping | Phase::Reallocating { .. } => Err(Ignored::NotRunning),
+        Phase::Destroyed => Err(Ignored::Destroyed),
     }
 }
 

@@ -149,10 +149,10 @@ fn an_alarm_outlives_an_endpoint_that_fails() {
     // The pool keeps the pace.
     let waiting = step_at(SOON + 5, &asked, &outbound_failed(&asked, bad_gateway()), Room::Failing).record;
     assert_eq!((waiting.alarm_ts, waiting.reschedule_ts()), (Some(SOON), Some(SOON + 5 + FAILING_FOR_MS)));
-    // Nor is it lost with a host that came forward and broke.
+    // Nor is it lost with a host that came forward and went.
     let asked = step_at(SOON + 800, &waiting, &Input::DeadlineReached, Room::Endpoint).record;
     let running = after(asked, SOON + 800, &[&host_found, &runs]);
-    let asked_again = step_at(SOON + 900, &running, &outbound_failed(&running, bad_gateway()), Room::Endpoint).record;
+    let asked_again = step_at(SOON + 900, &running, &host_lost(&running), Room::Endpoint).record;
     assert_eq!((asked_again.generation, asked_again.served_alarm_ts), (4, Some(SOON)));
 }
 

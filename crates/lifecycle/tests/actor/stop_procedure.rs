@@ -87,7 +87,7 @@ fn decisions() -> [(&'static str, ActorRecord, [Next; 5]); 10] {
         ("starting, then sleep", starting(AfterStart::Sleep), [Destroyed, Asleep, Asleep, Asleep, Asleep]),
         ("starting, then move", starting(AfterStart::Move), [StartedAgain; 5]),
         ("starting, then destroyed", starting(AfterStart::Destroy), [Destroyed; 5]),
-        ("running", in_phase(Phase::Running { host: host("a") }), [Destroyed, Asleep, Unmoved, Asleep, Asleep]),
+        ("running", in_phase(Phase::Running { host: host("a") }), [Destroyed, Asleep, Unmoved, Asleep, Unmoved]),
         ("SleepIntent", stopping(StopWish::Sleep { rewake: false }), [Asleep, Asleep, Asleep, Asleep, Unmoved]),
         (
             "SleepIntent with rewake",

@@ -8,7 +8,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use lifecycle::Ts;
-use lifecycle::actor::{ActorError, ActorRecord, EventKind, Input, Outcome, Phase, Rules, Step};
+use lifecycle::actor::{ActorError, ActorRecord, EventKind, Input, Outcome, Phase, Rules, Step, may_start};
 use lifecycle::pool::PoolError;
 
 use crate::futures::check_futures;
@@ -116,12 +116,14 @@ fn every_state_that_can_be_reached_keeps_the_rules() {
         for (input, room) in happenings(&record) {
             let step = short_step(NOW, &record, &input, room);
             check(&Made { before: &record, input: &input, room, now: NOW, step: &step });
+            check_may_start(&record, &input, room, &step);
             steps += 1;
             next.push(essence(&step.record, NOW));
         }
         for stranger in strangers(&record, NOW) {
             let step = short_step(NOW, &record, &stranger, Room::On("b"));
             assert!(matches!(step.outcome, Outcome::Ignored(_)), "{stranger:?} in {record:#?}");
+            assert!(!may_start(&record, &stranger, NOW), "{stranger:?} in {record:#?}");
         }
         check_futures(&record);
         unexplored.extend(next.into_iter().filter(|record| seen.insert(record.clone())));
@@ -129,4 +131,14 @@ fn every_state_that_can_be_reached_keeps_the_rules() {
     println!("{} states, {steps} steps", seen.len());
     // A walk that ends early proves nothing.
     assert!(seen.len() > 20_000, "only {} states", seen.len());
+}
+
+/// A place is offered for every input for which it matters, and for none that is ignored.
+fn check_may_start(record: &ActorRecord, input: &Input, room: Room, step: &Step) {
+    let is_offered = may_start(record, input, NOW);
+    let makes_no_difference = || *step == short_step(NOW, record, input, Room::NoHosts);
+    assert!(is_offered || makes_no_difference(), "{input:?} in {record:#?}");
+    let has_room = matches!(room, Room::On(_) | Room::Endpoint);
+    let is_ignored = matches!(step.outcome, Outcome::Ignored(_));
+    assert!(!(is_offered && has_room && is_ignored), "{input:?} in {record:#?}");
 }

@@ -22,8 +22,10 @@ use tokio::time::timeout;
 const CREATIONS: usize = 8;
 /// The body of every answer.
 const ANSWER: &[u8] = b"hello";
-/// All actors start or stop in this time, on a slow engine too.
+/// A host is taken and all actors start or stop in this time, on a slow engine too.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Before a host tries again that was refused.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
 type SocketId = (GatewayId, RequestId);
 
@@ -47,18 +49,14 @@ enum Order {
 /// How actors sleep that have just been started.
 #[derive(Clone, Copy)]
 pub(crate) struct Nap {
-    /// To be woken at that time, in epoch milliseconds.
-    pub(crate) alarm_ts: Option<i64>,
+    /// With an alarm that is due so long after their creation.
+    pub(crate) alarm_in: Option<Duration>,
 }
 
 impl Host {
     pub(crate) async fn join(engine: SocketAddr) -> Self {
-        // The published engine needs a moment until it knows the pool that it has just confirmed.
-        let envoy = eventually("a host that is taken", async || {
-            let mut envoy = FakeEnvoy::connect(engine, &EnvoyParams::new()).await.ok()?;
-            matches!(envoy.any().await, Some(ToEnvoy::Init(_))).then_some(envoy)
-        })
-        .await;
+        let envoy = timeout(PATIENCE, taken_by(engine)).await;
+        let envoy = envoy.unwrap_or_else(|_| panic!("waited {PATIENCE:?} until the engine takes a host"));
         let (orders, taken_orders) = mpsc::unbounded_channel();
         let (counts_running, running) = watch::channel(0);
         let (counts_started, started) = watch::channel(0);
@@ -136,6 +134,17 @@ impl Host {
     }
 }
 
+/// The published engine needs a moment until it knows the pool that it has just confirmed.
+async fn taken_by(engine: SocketAddr) -> FakeEnvoy {
+    loop {
+        let mut envoy = FakeEnvoy::connect(engine, &EnvoyParams::new()).await.expect("the engine upgrades connections of hosts");
+        if matches!(envoy.any().await, Some(ToEnvoy::Init(_))) {
+            return envoy;
+        }
+        tokio::time::sleep(REFUSED_PAUSE).await;
+    }
+}
+
 struct Served {
     envoy: FakeEnvoy,
     naps: Option<Nap>,
@@ -185,9 +194,9 @@ impl Served {
                 }
                 self.counts_restored.send_modify(|count| *count += start.hibernating_requests.len());
                 self.counts_started.send_modify(|count| *count += 1);
-                if let Some(Nap { alarm_ts }) = self.naps {
-                    if alarm_ts.is_some() {
-                        self.envoy.set_alarm(&run, alarm_ts);
+                if let Some(Nap { alarm_in }) = self.naps {
+                    if let Some(alarm_in) = alarm_in {
+                        self.envoy.set_alarm(&run, Some(start.config.create_ts + alarm_in.as_millis() as i64));
                     }
                     self.envoy.wants_sleep(&run);
                 }

@@ -1,6 +1,6 @@
 //! What actors cost that sleep: nothing but disk, it should be.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -11,8 +11,9 @@ use crate::host::{Host, Nap};
 use crate::process::EngineProcess;
 use crate::starts::create;
 
-/// Alarms are due so much later: near enough that the engine has to have an eye on them, and after the end of this.
-pub(crate) const ALARM_IN: Duration = Duration::from_secs(9 * 60);
+/// Alarms are due so long after the creation: near enough that the engine has to have an eye on them, and after the end of
+/// this.
+pub(crate) const ALARM_IN: Duration = Duration::from_secs(7 * 60);
 /// Clients that make the actors.
 const MAKERS: usize = 64;
 const STARTS: usize = 5;
@@ -24,8 +25,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 pub(crate) async fn measure(engine: &mut EngineProcess, count: usize, alarm_in: Option<Duration>) {
     let empty_bytes = engine.data_bytes();
     let mut host = Host::join(engine.address()).await;
-    let epoch_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis() as i64;
-    host.let_nap(Nap { alarm_ts: alarm_in.map(|alarm_in| epoch_ms + alarm_in.as_millis() as i64) });
+    host.let_nap(Nap { alarm_in });
     let (since, before) = (Instant::now(), engine.processor_time());
     let make = async |maker: usize| {
         let mut caller = Caller::connect(engine.address()).await;

@@ -50,7 +50,7 @@ fn path_of(key: &str) -> String {
 /// Sleeping actors, by so many clients, each once.
 pub(crate) async fn wakes(engine: &EngineProcess, clients: usize) {
     let mut host = Host::join(engine.address()).await;
-    host.let_nap(Nap { alarm_ts: None });
+    host.let_nap(Nap { alarm_in: None });
     let actors = Arc::new(stock(engine, &mut host).await);
     host.leave_awake();
     tokio::time::sleep(SETTLE).await;

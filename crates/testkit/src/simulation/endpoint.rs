@@ -60,7 +60,7 @@ impl World {
                 if self.books().generation(run.0) < generation {
                     self.books().violated(format!("{short}: a request for g{generation} was made before it was durable"));
                 }
-                let began = self.books().day();
+                let began = self.books().now_ms() as Ts;
                 self.endpoint.open.insert(run, Open { identity: identity.clone(), began, host: None, has_begun: false });
                 let takes_ms = self.chance.between(1, 60);
                 self.plan(takes_ms, Due::Endpoint(Request::Arrives { identity, generation, began }));

@@ -169,7 +169,13 @@ impl Host {
             ToEnvoy::KvResponse { request_id, data } => {
                 let Some((run, number)) = self.writes.remove(&request_id) else { return Vec::new() };
                 match data {
-                    KvResponseData::Error { message } => around.ledger.write_refused(run, &self.name, &message),
+                    // The SDK keeps its state in pages, and ends an instance whose commit is refused.
+                    KvResponseData::Error { message } => {
+                        around.ledger.write_refused(run, &self.name, &message);
+                        if self.is_running(run) {
+                            return self.stopped(run, false, "fenced", around);
+                        }
+                    }
                     KvResponseData::Put => around.ledger.write_acknowledged(run, number),
                     other @ (KvResponseData::Get { .. }
                     | KvResponseData::List { .. }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lifecycle::version::LOWER_READINGS;
 use protocol::envoy::{StopActorReason, ToRivet};
 use serde_json::json;
 use testkit::envoy::EnvoyParams;
@@ -46,6 +47,32 @@ async fn a_newer_host_alone_drains_nothing_and_an_older_report_ends_a_drain() {
     old.expect_no_command(A_WHILE).await;
     // Rolled out, and rolled back before anybody had to go.
     report_version(&scene, 2).await;
-    report_version(&scene, 1).await;
+    for _reading in 0..LOWER_READINGS {
+        report_version(&scene, 1).await;
+    }
     old.expect_no_command(Duration::from_millis(1200)).await;
+}
+
+#[tokio::test]
+async fn processes_of_both_versions_behind_one_address_move_an_actor_once() {
+    let mut scene = Scene::start().await;
+    let mut old = scene.host().await;
+    let (run, stream) = scene.running_actor(&mut old).await;
+    report_version(&scene, 2).await;
+    assert_eq!(old.expect_stop(&run).await, (1, StopActorReason::GoingAway));
+    old.stopped(&run);
+    stream.stopping();
+    // An old process answers once more, and says what it is.
+    let call = scene.endpoint.next_start().await;
+    let (again, _stream) = answer_and_run(call, &mut old);
+    scene.until_running(&again.actor_id).await;
+    for version in [1, 2, 1, 2] {
+        report_version(&scene, version).await;
+    }
+    old.expect_no_command(A_WHILE).await;
+    // Another endpoint is another story: what the first one ran says nothing about it.
+    scene.endpoint.set_metadata(200, document(1));
+    scene.configure(json!({ "headers": { "x-deployment": "another" } })).await;
+    report_version(&scene, 2).await;
+    assert_eq!(old.expect_stop(&again).await, (1, StopActorReason::GoingAway));
 }

@@ -20,9 +20,10 @@ fn on_a_host() {
             spec(&["crashed"], "sleeping; no connectable; sleep +0; error crashed boom"),
             spec(&["alarm"], "running on a; alarm +5"),
             spec(&["running", "no alarm"], "running on a"),
-            spec(&["a lost", "endpoint failed"], "sleeping; no connectable; sleep +0; error lost a; stop 3.2 on a Lost"),
+            spec(&["a lost"], "sleeping; no connectable; sleep +0; error lost a; stop 3.2 on a Lost"),
             // Its host's own connection tells whether it is still there.
             spec(&["request ended"], "ignored: AlreadyUnderWay"),
+            ours(&["endpoint failed"], "ignored: AlreadyUnderWay", "lost with what it has not saved"),
             spec(&["wake", "capacity"], "ignored: AlreadyUnderWay"),
             spec(&["a found"], "ignored: Duplicate"),
             spec(&["due"], "ignored: NotDue"),
