@@ -9,8 +9,8 @@ const ACTORS = 500;
 const CALLS_AT_ONCE = 32;
 /** Clients that call actors all the time. */
 const CALLERS = 4;
-/** Actors that leave a host per second: fewer than two Node processes on two cores can move. */
-const PACE = 50;
+/** Actors that leave a host per second: about half of what two Node processes on two cores can move. */
+const PACE = 30;
 
 /** Calls `act` for each of `items`, a few at a time. */
 async function forAll(items, act) {

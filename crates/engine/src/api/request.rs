@@ -89,8 +89,8 @@ pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, m
         let why = if too_long { "length limit exceeded".to_owned() } else { error.to_string() };
         ApiError::BadRequest { reason: format!("Failed to buffer the request body: {why}") }
     })?;
-    serde_json::from_slice(&collected.to_bytes()).map_err(|error| {
-        let what = match error.classify() {
+    parse_json(&collected.to_bytes()).map_err(|error| {
+        let what = match error.inner().classify() {
             serde_json::error::Category::Data => "Failed to deserialize the JSON body into the target type",
             serde_json::error::Category::Io | serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
                 "Failed to parse the request body as JSON"
@@ -98,6 +98,15 @@ pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, m
         };
         ApiError::BadRequest { reason: format!("{what}: {error}") }
     })
+}
+
+/// The error names the member that is wrong.
+fn parse_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_path_to_error::Error<serde_json::Error>> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut track = serde_path_to_error::Track::new();
+    let value = T::deserialize(serde_path_to_error::Deserializer::new(&mut deserializer, &mut track));
+    let whole = value.and_then(|value| deserializer.end().map(|()| value));
+    whole.map_err(|error| serde_path_to_error::Error::new(track.path(), error))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -146,11 +146,15 @@ impl ActorCell {
         Some((work, loaded))
     }
 
-    /// Queues inputs again that the lane had taken, before all others.
+    /// Queues inputs again that the lane had taken, before all others. As in [`Self::push`], repetitions say nothing new: a
+    /// deadline that is past comes again and again.
     pub(super) fn put_back(&self, inputs: Vec<Input>) {
         let mut lane = self.lane.lock();
         for input in inputs.into_iter().rev() {
-            lane.queue.push_front(Work::Input(input));
+            let is_repeated = lane.queue.front().is_some_and(|next| matches!(next, Work::Input(next) if *next == input));
+            if !is_repeated {
+                lane.queue.push_front(Work::Input(input));
+            }
         }
     }
 

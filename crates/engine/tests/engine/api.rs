@@ -255,7 +255,11 @@ async fn pools_are_shown_as_they_work() {
     assert_eq!((&shown["serverless"]["drain_on_version_upgrade"], &shown["metadata"]), (&json!(false), &json!([1, "two"])));
     let camel = json!({ "datacenters": { "default": { "serverless": { "url": "http://h", "requestLifespan": 900 } } } });
     let answer = engine.put("/runner-configs/s?namespace=default", &camel).await;
-    assert!(reason(&answer).contains("missing field `request_lifespan`"), "{}", answer.text());
+    assert!(reason(&answer).contains("datacenters.default: missing field `request_lifespan`"), "{}", answer.text());
+    let answer = engine.put("/runner-configs/s?namespace=default", &json!({ "datacenters": { "default": {} } })).await;
+    let text = "Failed to deserialize the JSON body into the target type: datacenters.default: no variant of enum RunnerConfigKind \
+                found in flattened data";
+    assert!(reason(&answer).starts_with(text), "{}", answer.text());
 }
 
 #[tokio::test]

@@ -3,29 +3,37 @@
 use gateway::Readiness;
 use lifecycle::actor::{ActorError, Phase, StopWish};
 
+use super::super::cell::ActorCell;
 use super::*;
 
 fn lost(host: &TestHost) -> ActorError {
     ActorError::EnvoyConnectionLost { envoy_key: host.host.key.clone() }
 }
 
+/// An actor is given to a host that goes while that is being stored, and is lost with it after a while.
+async fn lost_with_a_host_that_goes(go: impl FnOnce(&Scene, &TestHost), lost_after: Duration) {
+    let scene = Scene::start().await;
+    scene.normal_pool().await;
+    let host = scene.connect("host");
+    scene.mood.commit_ms.store(20, Ordering::Relaxed);
+    let created = tokio::spawn(scene.creation(None));
+    sleep(Duration::from_millis(10)).await;
+    go(&scene, &host);
+    let actor = created.await.unwrap();
+    assert_eq!(scene.record(actor).await.host(), Some(&host.host.key), "it was given to the host before");
+    sleep(lost_after + A_MOMENT).await;
+    let record = scene.record(actor).await;
+    assert_eq!((record.phase, record.error), (Phase::Sleeping, Some(lost(&host))));
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_actor_is_not_left_with_a_host_that_went_during_the_commit() {
-    let cases: [(fn(&Scene, &TestHost), Duration); 2] = [(Scene::leave, A_MOMENT), (Scene::cut, LOST + A_MOMENT)];
-    for (go, until_lost) in cases {
-        let scene = Scene::start().await;
-        scene.normal_pool().await;
-        let host = scene.connect("host");
-        scene.mood.commit_ms.store(20, Ordering::Relaxed);
-        let created = tokio::spawn(scene.creation(None));
-        sleep(Duration::from_millis(10)).await;
-        go(&scene, &host);
-        let actor = created.await.unwrap();
-        assert_eq!(scene.record(actor).await.host(), Some(&host.host.key), "it was given to the host before");
-        sleep(until_lost).await;
-        let record = scene.record(actor).await;
-        assert_eq!((record.phase, record.error), (Phase::Sleeping, Some(lost(&host))));
-    }
+async fn an_actor_is_not_left_with_a_host_that_took_its_leave_during_the_commit() {
+    lost_with_a_host_that_goes(Scene::leave, Duration::ZERO).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_is_not_left_with_a_host_that_was_cut_off_during_the_commit() {
+    lost_with_a_host_that_goes(Scene::cut, LOST).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,4 +120,17 @@ async fn whoever_asks_for_an_actor_after_it_was_sent_to_sleep_is_heard() {
     let record = scene.record(actor).await;
     let wakes_again = StopWish::Sleep { rewake: true };
     assert!(matches!(&record.phase, Phase::Stopping { wish, .. } if *wish == wakes_again), "{record:?}");
+}
+
+#[test]
+fn what_is_put_back_again_and_again_does_not_pile_up() {
+    let cell = ActorCell::new(ActorId::from_parts([1; 16], 1));
+    cell.push(Input::DeadlineReached).unwrap();
+    for _round in 0..3 {
+        let (work, _known) = cell.take_work().unwrap();
+        assert_eq!(work.len(), 1);
+        // The deadline is still past.
+        cell.push(Input::DeadlineReached).unwrap();
+        cell.put_back(vec![Input::DeadlineReached]);
+    }
 }

@@ -3,6 +3,7 @@
 
 mod commit;
 mod places;
+mod requests;
 mod restart;
 
 use std::sync::Arc;
