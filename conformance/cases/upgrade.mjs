@@ -79,11 +79,13 @@ class Traffic {
 
 /**
  * All answer, from one of `hosts`, and have the state that they had. `moves`: how often each was started since. Of `interrupted`
- * actors one instance more was started, or none, and only what was durable counts.
+ * actors one instance more was started, or none, and only what was durable counts. `detours`: so many may have been started once
+ * more on their way.
  */
-async function assertServed(t, crowd, hosts, moves, interrupted = new Set()) {
+async function assertServed(t, crowd, hosts, moves, { interrupted = new Set(), detours = 0 } = {}) {
   t.doing(`calling all actors on ${hosts.map((host) => host.name).join(" and ")}`);
   const pids = hosts.map((host) => host.child.pid);
+  let detoured = 0;
   await forAll(crowd, async (actor) => {
     const now = await actor.handle.get();
     const wasInterrupted = interrupted.has(now.id);
@@ -91,9 +93,12 @@ async function assertServed(t, crowd, hosts, moves, interrupted = new Set()) {
     assert.ok(pids.includes(now.pid), "served by a host that should not have it");
     assert.ok(now.count >= least && now.count <= actor.sum + actor.unknown, `${now.count} instead of ${actor.sum}`);
     const started = now.wakes - actor.wakes;
-    assert.ok(started === moves || (wasInterrupted && Math.abs(started - moves) === 1), `started ${started} times`);
+    if (wasInterrupted) assert.ok(Math.abs(started - moves) <= 1, `started ${started} times`);
+    else if (started === moves + 1) detoured += 1;
+    else assert.equal(started, moves, `started ${started} times`);
     Object.assign(actor, { sum: now.count, unknown: 0, wakes: now.wakes });
   });
+  assert.ok(detoured <= detours, `${detoured} actors were started once more, at most ${detours} had a reason`);
 }
 
 /**
@@ -103,12 +108,19 @@ async function assertServed(t, crowd, hosts, moves, interrupted = new Set()) {
 function interruptedOn(hosts) {
   const lines = hosts.flatMap((host) => fs.readFileSync(host.logFile, "utf8").split("\n"));
   const failures = lines.filter((line) => line.includes('level=error message="sqlite '));
-  return new Set(failures.map((line) => /actor_id=(\w+)/.exec(line)[1]));
+  // Some lines are about a connection to a database and name no actor; the operation that failed with it has a line that does.
+  return new Set(failures.flatMap((line) => /actor_id=(\w+)/.exec(line)?.[1] ?? []));
 }
 
 async function configure(t, options) {
   const body = { datacenters: { default: { normal: options } } };
   assert.equal((await t.api("PUT", "/runner-configs/default?namespace=default", body)).status, 200);
+}
+
+/** When actors have left a host, in milliseconds since the epoch. */
+function departures(host) {
+  const lines = fs.readFileSync(host.logFile, "utf8").split("\n");
+  return lines.filter((line) => line.startsWith(LEAVING)).map((line) => Number(line.split(" ").at(-1)));
 }
 
 /** Waits until the old host has no actor left; it stays connected for that long. */
@@ -139,8 +151,7 @@ async function rollingUpgrade(t) {
   assert.deepEqual(traffic.failures, [], "no call failed");
   await assertServed(t, actors, [next], 1);
 
-  const lines = fs.readFileSync(old.logFile, "utf8").split("\n");
-  const left = lines.filter((line) => line.startsWith(LEAVING)).map((line) => Number(line.split(" ").at(-1)));
+  const left = departures(old);
   assert.equal(left.length, ACTORS, "each actor left once");
   // Without the first and the last few: one that has to finish something first says nothing about the pace.
   const [first, last] = [ACTORS * 0.05, ACTORS * 0.95];
@@ -176,7 +187,10 @@ async function upgradeWithEngineKilled(t) {
   const interrupted = interruptedOn([old, next]);
   t.note(`${interrupted.size} actors were amid a commit`);
   assert.ok(interrupted.size < ACTORS / 5, "as few as move at a time");
-  await assertServed(t, actors, [next], 1, interrupted);
+  // If the old host is back before the new one, those that have just left it return to it, and leave it again.
+  const detours = departures(old).length - (ACTORS - interrupted.size);
+  assert.ok(detours < ACTORS / 5, `${detours} actors left more than once`);
+  await assertServed(t, actors, [next], 1, { interrupted, detours });
   assert.equal(await old.stop("SIGTERM"), "signal SIGTERM");
 }
 
