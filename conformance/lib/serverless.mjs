@@ -12,7 +12,7 @@ const START_DEADLINE_MS = 30_000;
 const STOP_DEADLINE_MS = 5_000;
 
 export class BackendProcess {
-  static async start(folder) {
+  static async start(folder, engine) {
     const backends = new BackendProcess();
     const port = await freePorts(1);
     backends.endpoint = `http://127.0.0.1:${port}`;
@@ -25,6 +25,8 @@ export class BackendProcess {
       env: {
         HOME: folder,
         CONTROL_PORT: String(port),
+        // Without it the package takes its default, and starts the published engine there, whatever the next line says.
+        RIVET_ENDPOINT: engine.endpoint,
         RIVETKIT_ENGINE_SPAWN: "never",
         RIVET_RUN_SERVICES: "0",
         RIVET_LOG_LEVEL: "warn",

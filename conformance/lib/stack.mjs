@@ -69,7 +69,7 @@ export class Stack {
 
   /** The process that serves serverless pools; started by the first case that wants one, and kept for the others. */
   async backends() {
-    if (this.startedBackends?.child.alive !== true) this.startedBackends = await BackendProcess.start(this.folder);
+    if (this.startedBackends?.child.alive !== true) this.startedBackends = await BackendProcess.start(this.folder, this.engine);
     return this.startedBackends;
   }
 
