@@ -9,6 +9,7 @@
 mod batch;
 mod error;
 mod explore;
+mod health;
 mod lmdb;
 mod memory;
 mod read;
@@ -21,9 +22,11 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use crate::batch::Batch;
-pub use crate::error::StoreError;
+pub use crate::error::{Shortage, StoreError};
 pub use crate::explore::Explorer;
-pub use crate::lmdb::{DEFAULT_MAP_SIZE_BYTES, Durability, LmdbOptions};
+pub use crate::lmdb::{
+    Backup, Content, CopyError, DEFAULT_MAP_SIZE_BYTES, Durability, LmdbOptions, ReadOnly, restore as restore_backup,
+};
 pub use crate::read::{DEFAULT_SCAN_MAX_BYTES, Found, Reads, Scan, prefix_end};
 #[cfg(feature = "simulation")]
 pub use crate::simulated::{Change, DiskFate, KillSwitch, SimulatedDisk};
@@ -57,7 +60,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::InUse`] if another process (or another `Store` of this one) has the folder open,
-    /// [`StoreError::NotWritable`], [`StoreError::NewerFormat`], [`StoreError::UnknownFormat`], or [`StoreError::Failed`].
+    /// [`StoreError::NotWritable`], [`StoreError::NewerFormat`], [`StoreError::OlderFormat`], [`StoreError::UnknownFormat`], or
+    /// [`StoreError::Failed`].
     pub fn open_lmdb(options: LmdbOptions) -> Result<Self, StoreError> {
         Ok(Self { driver: Driver::Lmdb(lmdb::Lmdb::open(options)?) })
     }
@@ -116,14 +120,30 @@ impl Store {
         }
     }
 
+    /// Explores one snapshot on the calling thread, for as long as it takes; the thread must be one that may block. What others
+    /// free meanwhile cannot be used again until this returns, so the file grows by what they write. A store that is closed
+    /// meanwhile keeps its folder until this returns.
+    ///
+    /// # Errors
+    /// As [`Store::explore`].
+    pub fn snapshot<T>(&self, explore: impl FnOnce(&Explorer<'_>) -> T) -> Result<T, StoreError> {
+        match &self.driver {
+            Driver::Lmdb(lmdb) => lmdb.snapshot(explore),
+            Driver::Memory(memory) => memory.snapshot(explore),
+            #[cfg(feature = "simulation")]
+            Driver::Simulated(simulated) => simulated.snapshot(explore),
+        }
+    }
+
     /// Applies a batch: all of it, durably, when this returns `Ok`. Waits while the inbox is full.
     ///
     /// Once polled to the point where the batch is in the inbox, it is applied even if the future is dropped.
     ///
     /// # Errors
     /// [`StoreError::KeyEmpty`], [`StoreError::KeyTooLong`] and [`StoreError::BatchTooLarge`] before anything is done;
-    /// [`StoreError::Full`], [`StoreError::Closed`]; after [`StoreError::Failed`] it is unknown whether the batch is on
-    /// disk.
+    /// [`StoreError::Full`] and [`StoreError::ReadOnly`], after which nothing of the batch is on disk and it may be tried
+    /// again; [`StoreError::Closed`], [`StoreError::Damaged`]; after [`StoreError::Failed`] it is unknown whether the batch
+    /// is on disk.
     pub async fn write(&self, batch: Batch) -> Result<(), StoreError> {
         batch.check()?;
         match &self.driver {
@@ -135,7 +155,8 @@ impl Store {
     }
 
     /// Hands over a batch that nobody waits for. It is written with the next group, or after 50 ms, and seen by every
-    /// `write` and `update` that is called later. A crash may lose it, and only together with everything after it.
+    /// `write` and `update` that is called later. A crash may lose it, and only together with everything after it; so may
+    /// a lack of room, without anything after it.
     ///
     /// # Errors
     /// [`StoreError::Busy`] if the inbox is full: nothing was done, and the caller may `write` instead. Otherwise as
@@ -170,6 +191,28 @@ impl Store {
             Driver::Memory(memory) => memory.update(&reads, decide),
             #[cfg(feature = "simulation")]
             Driver::Simulated(simulated) => simulated.update(reads, decide).await,
+        }
+    }
+
+    /// Why the latest write was refused, while there is reason to believe that the next one will be, too: full, read-only,
+    /// or failed for good. `None`: the store takes writes.
+    pub fn trouble(&self) -> Option<StoreError> {
+        match &self.driver {
+            Driver::Lmdb(lmdb) => lmdb.health().borrow().trouble(),
+            Driver::Memory(_) => None,
+            #[cfg(feature = "simulation")]
+            Driver::Simulated(_) => None,
+        }
+    }
+
+    /// Waits until the store has failed for good, and says why: nothing can be written any more, and perhaps nothing read.
+    /// Only another process can find out what is on disk.
+    pub async fn failed(&self) -> StoreError {
+        match &self.driver {
+            Driver::Lmdb(lmdb) => health::failed(lmdb.health()).await,
+            Driver::Memory(_) => std::future::pending().await,
+            #[cfg(feature = "simulation")]
+            Driver::Simulated(_) => std::future::pending().await,
         }
     }
 

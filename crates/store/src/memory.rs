@@ -33,6 +33,12 @@ impl Memory {
         explore::run(explore, &Explorer::new(&entries.as_ref().ok_or(StoreError::Closed)?))
     }
 
+    pub(crate) fn snapshot<T>(&self, explore: impl FnOnce(&Explorer<'_>) -> T) -> Result<T, StoreError> {
+        // A copy, because others go on: the values are shared.
+        let entries = self.entries.lock().clone().ok_or(StoreError::Closed)?;
+        explore::run(explore, &Explorer::new(&&entries))
+    }
+
     pub(crate) fn write(&self, batch: Batch) -> Result<(), StoreError> {
         apply(self.entries.lock().as_mut().ok_or(StoreError::Closed)?, &batch);
         Ok(())

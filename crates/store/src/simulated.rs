@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::batch::Write;
 use crate::memory::Memory;
 use crate::update::{self, UpdateJob};
-use crate::{Batch, Decision, Driver, Explorer, Found, Reads, Store, StoreError, View};
+use crate::{Batch, Decision, Driver, Explorer, Found, Reads, Shortage, Store, StoreError, View};
 
 /// How long a batch that nobody waits for may stay in memory, as with the real driver.
 const LAZY_DELAY: Duration = Duration::from_millis(50);
@@ -138,7 +138,7 @@ fn apply(disk: &SimulatedDisk, group: &mut [Operation]) -> Vec<Result<(), StoreE
     let is_full = disk.fate.lock().is_full();
     let outcomes = group.iter_mut().map(|operation| {
         let batch = match operation {
-            Operation::Write(_, _) | Operation::Update(_) if is_full => return Err(StoreError::Full),
+            Operation::Write(_, _) | Operation::Update(_) if is_full => return Err(StoreError::Full(Shortage::Disk)),
             Operation::Write(batch, _) => std::mem::take(batch),
             Operation::Update(job) => disk.durable.run(job.as_mut())?,
             Operation::Close(_) => return Ok(()),
@@ -186,6 +186,11 @@ impl Simulated {
     pub(crate) fn explore<T>(&self, explore: impl FnOnce(&Explorer<'_>) -> T) -> Result<T, StoreError> {
         self.check()?;
         self.0.durable.explore(explore)
+    }
+
+    pub(crate) fn snapshot<T>(&self, explore: impl FnOnce(&Explorer<'_>) -> T) -> Result<T, StoreError> {
+        self.check()?;
+        self.0.durable.snapshot(explore)
     }
 
     pub(crate) async fn write(&self, batch: Batch) -> Result<(), StoreError> {

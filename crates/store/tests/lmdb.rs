@@ -71,8 +71,12 @@ fn folders_that_cannot_be_used_are_refused() {
     assert_eq!(open("file/below"), "not_writable");
 
     fs::create_dir(folder.path().join("newer")).unwrap();
-    fs::write(folder.path().join("newer/FORMAT"), "2\n").unwrap();
+    fs::write(folder.path().join("newer/FORMAT"), "3\n").unwrap();
     assert_eq!(open("newer"), "newer_format");
+
+    fs::create_dir(folder.path().join("older")).unwrap();
+    fs::write(folder.path().join("older/FORMAT"), "1\n").unwrap();
+    assert_eq!(open("older"), "older_format");
 
     fs::create_dir(folder.path().join("damaged")).unwrap();
     fs::write(folder.path().join("damaged/FORMAT"), "").unwrap();

@@ -4,22 +4,30 @@
 //! however many callers wait, there is one sync to disk ("group commit"). Reads copy what they find, so no snapshot
 //! outlives a request and LMDB can reuse its pages at once.
 
+mod backup;
 mod committer;
+mod condition;
 mod folder;
+mod growth;
+mod read_only;
 mod readers;
 mod table;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
+
+pub use self::backup::{Backup, Content, CopyError, restore};
+pub use self::read_only::ReadOnly;
 
 use self::committer::{Message, Operation, Work};
 use self::readers::Readers;
 use self::table::Table;
+use crate::health::Health;
 use crate::{Batch, Decision, Explorer, Found, MAX_BATCH_BYTES, Reads, StoreError, View, update};
 
 /// Default of [`LmdbOptions::map_size_bytes`]: 1 TiB of addresses. Neither memory nor disk is taken before it is used.
@@ -65,6 +73,9 @@ pub(crate) struct Lmdb {
     /// Room in the inbox and in the group being committed, in bytes.
     room: Arc<Semaphore>,
     readers: Readers,
+    /// Held by the committer and by snapshots.
+    table: Weak<Table>,
+    health: Arc<watch::Sender<Health>>,
     /// Of the committer, which is the last thread to end; taken by whoever closes the store.
     committer: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -74,15 +85,23 @@ impl Lmdb {
         let table = Arc::new(Table::open(&options)?);
         let (inbox, messages) = unbounded();
         let (readers, threads) = Readers::start(&table)?;
+        let shared = Arc::downgrade(&table);
         let committer = thread::Builder::new().name("store-committer".into());
+        let health = Arc::<watch::Sender<Health>>::default();
+        let told = health.clone();
         let committer = committer.spawn(move || {
-            committer::run(&table, messages);
+            committer::run(&table, messages, told);
             join(threads);
             // Closed only here, when nobody reads any more.
             drop(table);
         });
         let committer = Arc::new(Mutex::new(Some(committer.map_err(StoreError::failed)?)));
-        Ok(Self { inbox, room: Arc::new(Semaphore::new(INBOX_MAX_BYTES)), readers, committer })
+        Ok(Self { inbox, room: Arc::new(Semaphore::new(INBOX_MAX_BYTES)), readers, table: shared, health, committer })
+    }
+
+    /// Whether writes are possible.
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
     }
 
     pub(crate) async fn read(&self, reads: Reads) -> Result<Found, StoreError> {
@@ -95,6 +114,11 @@ impl Lmdb {
         F: FnOnce(&Explorer<'_>) -> T + Send + 'static,
     {
         self.readers.explore(explore).await
+    }
+
+    pub(crate) fn snapshot<T>(&self, explore: impl FnOnce(&Explorer<'_>) -> T) -> Result<T, StoreError> {
+        let table = self.table.upgrade().ok_or(StoreError::Closed)?;
+        read_only::snapshot(&table, explore)
     }
 
     pub(crate) async fn write(&self, batch: Batch) -> Result<(), StoreError> {

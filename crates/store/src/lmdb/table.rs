@@ -1,29 +1,38 @@
 //! The one LMDB database, and what can be done within its transactions.
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::iter;
 use std::path::Path;
+use std::sync::Arc;
 
 use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 
 use super::folder::{self, Claim};
 use super::readers::READER_THREADS;
-use super::{Durability, LmdbOptions};
+use super::{DEFAULT_MAP_SIZE_BYTES, Durability, LmdbOptions};
 use crate::batch::Write;
 use crate::read::{self, Entry, Snapshot, key_range};
-use crate::{Batch, MAX_KEY_BYTES, Scan, StoreError};
+use crate::{Batch, MAX_KEY_BYTES, Scan, Shortage, StoreError};
 
 /// LMDB maps whole pages; this is a multiple of every page size in use, in bytes.
 const MAP_STEP_BYTES: u64 = 64 * 1024;
 /// Places in LMDB's table of readers besides our own threads: for an administrator's tools.
 const FOREIGN_READERS: u32 = 16;
 
+/// LMDB's file with all data, in the data folder.
+const DATA_FILE: &str = "data.mdb";
+/// What the system says when a device fails, and LMDB when the system wrote less than it was given. The same number on every
+/// Unix; it has no [`io::ErrorKind`] of its own.
+const EIO: i32 = 5;
+
 /// An open database. LMDB is closed and the folder released when this is dropped.
 pub(super) struct Table {
     // Fields are dropped in this order: the folder is released last.
     env: Env<WithoutTls>,
-    _claim: Claim,
+    /// None if it is only read, or is no folder of its own.
+    _claim: Option<Claim>,
 }
 
 /// All entries live in LMDB's unnamed database: a named one would cost another page in each commit.
@@ -53,10 +62,47 @@ impl Table {
         assert!(env.max_key_size() >= MAX_KEY_BYTES, "LMDB must be built with the feature `longer-keys`");
         folder::sync(path).map_err(StoreError::failed)?;
 
-        let table = Self { env, _claim: claim };
+        let table = Self { env, _claim: Some(claim) };
         // Each thread opens the entries for itself; what can fail there should fail here.
         table.entries()?;
         Ok(table)
+    }
+
+    /// Opens a database for reading. If it is `shared`, another process may be writing to it.
+    pub(super) fn open_to_read(path: &Path, shared: bool) -> Result<Self, StoreError> {
+        let mut env_options = EnvOpenOptions::new().read_txn_without_tls();
+        // As large as its writer's map: that is what LMDB does if nothing is said. The table of readers has one size for all.
+        env_options.max_readers(READER_THREADS + FOREIGN_READERS);
+        let flags = if shared { EnvFlags::READ_ONLY } else { EnvFlags::READ_ONLY | EnvFlags::NO_LOCK };
+        #[expect(unsafe_code, reason = "reading a memory map that another process changes is only sound under LMDB's own lock")]
+        // SAFETY: a shared file is read under LMDB's lock, whose table of readers keeps its writer from changing pages that are
+        // being read; `folder::check_readable` excludes processes that this table cannot tell apart. Without that lock only
+        // backups are read, which nobody changes: they are made under another name, and `folder::claim` refuses them.
+        let env = unsafe { env_options.flags(flags).open(path) }.map_err(|error| open_failure(path, error))?;
+        let table = Self { env, _claim: None };
+        table.forget_dead_readers()?;
+        table.entries()?;
+        Ok(table)
+    }
+
+    /// Opens a new database that is a single file, for one thread that fills it.
+    pub(super) fn create_file(path: &Path) -> Result<Self, StoreError> {
+        let mut env_options = EnvOpenOptions::new().read_txn_without_tls();
+        env_options.map_size(usize::try_from(DEFAULT_MAP_SIZE_BYTES).unwrap_or(usize::MAX));
+        #[expect(unsafe_code, reason = "a file of this process alone needs no lock")]
+        // SAFETY: the folder is claimed, and no other part of this program opens a file of this name.
+        let env = unsafe { env_options.flags(EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK).open(path) };
+        Ok(Self { env: env.map_err(|error| open_failure(path, error))?, _claim: None })
+    }
+
+    /// Gives back what processes that were killed while they read keep from being used again.
+    pub(super) fn forget_dead_readers(&self) -> Result<usize, StoreError> {
+        self.env.clear_stale_readers().map_err(failure)
+    }
+
+    /// Number of the last page of the file that is in use: the file grows with it, and never shrinks.
+    pub(super) fn last_page(&self) -> usize {
+        self.env.info().last_page_number
     }
 
     /// The handle to the entries, needed in every transaction.
@@ -73,11 +119,48 @@ impl Table {
     }
 
     pub(super) fn begin_read(&self) -> Result<RoTxn<'_, WithoutTls>, StoreError> {
-        self.env.read_txn().map_err(failure)
+        match self.env.read_txn() {
+            // Places of processes that were killed are taken until somebody looks.
+            Err(heed::Error::Mdb(MdbError::ReadersFull)) => {
+                self.forget_dead_readers()?;
+                self.env.read_txn().map_err(failure)
+            }
+            begun => begun.map_err(failure),
+        }
     }
 
     pub(super) fn begin_write(&self) -> Result<RwTxn<'_>, StoreError> {
         self.env.write_txn().map_err(failure)
+    }
+
+    /// Our error for LMDB's, after a write. LMDB writes pages that nobody refers to yet, syncs, and then one page that refers
+    /// to them. As long as it fails before that one, nothing has changed, and it can go on.
+    pub(super) fn write_failure(&self, error: heed::Error) -> StoreError {
+        if let heed::Error::Io(cause) = &error
+            && cause.raw_os_error() == Some(EIO)
+            && let Err(shortage) = self.try_to_grow()
+        {
+            return failure(heed::Error::Io(shortage));
+        }
+        failure(error)
+    }
+
+    /// Whether LMDB could still begin a transaction. It does not if it failed at the one page.
+    pub(super) fn is_usable(&self) -> bool {
+        self.begin_read().is_ok()
+    }
+
+    /// Tells a failing device from a full one, at the end of the file: a write that the system cut short has filled it up to
+    /// there. To be called by the thread that writes.
+    fn try_to_grow(&self) -> io::Result<()> {
+        let path = self.env.path();
+        let path = if path.is_dir() { path.join(DATA_FILE) } else { path.to_owned() };
+        let mut file = OpenOptions::new().append(true).open(path)?;
+        let end = file.metadata()?.len();
+        let page = [0; 4096];
+        let written = file.write(&page)?;
+        file.set_len(end)?;
+        if written == page.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 }
 
@@ -115,16 +198,16 @@ impl<'a> Snapshot<'a> for Seen<'a> {
 }
 
 /// Applies a batch that was checked. After an error the transaction must be abandoned.
-pub(super) fn apply(entries: &Entries<'_>, transaction: &mut RwTxn<'_>, batch: &Batch) -> Result<(), StoreError> {
+pub(super) fn apply(entries: &Entries<'_>, transaction: &mut RwTxn<'_>, batch: &Batch) -> Result<(), heed::Error> {
     for write in batch.writes() {
         match write {
-            Write::Put { key, value } => entries.put(transaction, key, value).map_err(failure)?,
+            Write::Put { key, value } => entries.put(transaction, key, value)?,
             Write::Delete { key } => {
-                entries.delete(transaction, key).map_err(failure)?;
+                entries.delete(transaction, key)?;
             }
             Write::DeleteRange { start, end } => {
                 if let Some(range) = key_range(start, end) {
-                    entries.delete_range(transaction, &range).map_err(failure)?;
+                    entries.delete_range(transaction, &range)?;
                 }
             }
         }
@@ -132,23 +215,87 @@ pub(super) fn apply(entries: &Entries<'_>, transaction: &mut RwTxn<'_>, batch: &
     Ok(())
 }
 
+/// Writes something that changes nothing, to see whether that is possible.
+pub(super) fn apply_nothing(entries: &Entries<'_>, transaction: &mut RwTxn<'_>) -> Result<(), heed::Error> {
+    let key: &[u8] = &[0];
+    match entries.get(transaction, key)?.map(<[u8]>::to_vec) {
+        Some(value) => entries.put(transaction, key, &value),
+        None => {
+            entries.put(transaction, key, &[])?;
+            entries.delete(transaction, key).map(drop)
+        }
+    }
+}
+
 /// Our error for LMDB's.
 pub(super) fn failure(error: heed::Error) -> StoreError {
-    let full = match &error {
-        heed::Error::Mdb(cause) => *cause == MdbError::MapFull,
-        heed::Error::Io(cause) => matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
-        heed::Error::Encoding(_) | heed::Error::Decoding(_) | heed::Error::EnvAlreadyOpened => false,
-    };
-    if full { StoreError::Full } else { StoreError::failed(error) }
+    match error {
+        heed::Error::Mdb(MdbError::MapFull) => StoreError::Full(Shortage::Store),
+        heed::Error::Mdb(MdbError::Corrupted | MdbError::PageNotFound | MdbError::CursorFull) => {
+            StoreError::Damaged { source: Arc::new(error) }
+        }
+        heed::Error::Io(cause) => io_failure(cause),
+        heed::Error::Mdb(_) | heed::Error::Encoding(_) | heed::Error::Decoding(_) | heed::Error::EnvAlreadyOpened => {
+            StoreError::failed(error)
+        }
+    }
+}
+
+fn io_failure(cause: io::Error) -> StoreError {
+    let shortages = [
+        (io::ErrorKind::StorageFull, Shortage::Disk),
+        (io::ErrorKind::QuotaExceeded, Shortage::Quota),
+        (io::ErrorKind::FileTooLarge, Shortage::FileSize),
+    ];
+    if let Some((_, shortage)) = shortages.into_iter().find(|(kind, _)| *kind == cause.kind()) {
+        StoreError::Full(shortage)
+    } else if matches!(cause.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) {
+        StoreError::ReadOnly { source: Arc::new(cause) }
+    } else {
+        StoreError::failed(cause)
+    }
 }
 
 fn open_failure(path: &Path, error: heed::Error) -> StoreError {
     match error {
-        heed::Error::Io(cause) if cause.kind() == io::ErrorKind::PermissionDenied => folder::not_writable(path, cause),
+        heed::Error::Io(cause) if matches!(cause.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            folder::not_writable(path, cause)
+        }
         heed::Error::Io(_)
         | heed::Error::Mdb(_)
         | heed::Error::Encoding(_)
         | heed::Error::Decoding(_)
         | heed::Error::EnvAlreadyOpened => failure(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_has_a_name() {
+        let named = |errno: Errno| failure(heed::Error::Io(io::Error::from_raw_os_error(errno.raw_os_error())));
+        for (errno, text) in [
+            (Errno::NOSPC, "the store is full: no space left on its disk"),
+            (Errno::DQUOT, "the store is full: the disk quota of its user is used up"),
+            (Errno::FBIG, "the store is full: its file has reached the largest size that the system allows"),
+        ] {
+            assert_eq!(named(errno).to_string(), text);
+        }
+        for errno in [Errno::ROFS, Errno::PERM, Errno::ACCESS] {
+            let error = named(errno);
+            assert_eq!((error.code(), error.may_pass()), ("read_only", true));
+        }
+        for errno in [Errno::IO, Errno::NODEV, Errno::STALE] {
+            let error = named(errno);
+            assert_eq!((error.code(), error.may_pass()), ("failed", false));
+        }
+        assert_eq!(Errno::IO.raw_os_error(), EIO);
+        assert_eq!(failure(heed::Error::Mdb(MdbError::MapFull)).code(), "full");
+        assert_eq!(failure(heed::Error::Mdb(MdbError::Corrupted)).code(), "damaged");
+        assert_eq!(failure(heed::Error::Mdb(MdbError::Panic)).code(), "failed");
     }
 }
