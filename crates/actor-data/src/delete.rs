@@ -18,6 +18,7 @@ impl ActorData {
     /// # Errors
     /// If the store fails; then some data may be left.
     pub async fn delete_all(&self, actor: Id) -> Result<(), StoreError> {
+        self.undo.forget(&actor);
         let mut batch = Batch::new();
         fence::mark_destroyed(&mut batch, &actor);
         self.store.write(batch).await?;
@@ -32,16 +33,24 @@ impl ActorData {
     async fn delete_subspace(&self, actor: &Id, subspace: Subspace) -> Result<(), StoreError> {
         let mut start = record::key(subspace, actor, &[]);
         let end = prefix_end(&start);
+        let mut step = STEP_ROWS;
         loop {
             // Read on the threads for reading: rows not in memory must not hold up the committer.
             let scan = Scan { max_bytes: usize::MAX, ..Scan::range(start.clone(), end.clone()) };
-            let rows = self.store.scan(scan.limit(STEP_ROWS)).await?;
+            let rows = self.store.scan(scan.limit(step)).await?;
             let Some((last, _)) = rows.last() else { return Ok(()) };
             let next = Bytes::from([last.as_ref(), &[0]].concat());
             let mut batch = Batch::new();
-            batch.delete_range(start, next.clone());
-            self.store.write(batch).await?;
-            start = next;
+            batch.delete_range(start.clone(), next.clone());
+            match self.store.write(batch).await {
+                Ok(()) => {
+                    start = next;
+                    step = (step * 2).min(STEP_ROWS);
+                }
+                // The store needs some room even to make some: a little less for fewer rows.
+                Err(error) if error.may_pass() && step > 1 => step = (step / 4).max(1),
+                Err(error) => return Err(error),
+            }
         }
     }
 }

@@ -6,10 +6,13 @@
 //! asks is the one to which the actor is assigned is checked by the caller.
 //!
 //! Stored records, one module each, with their byte layout: `fence`, `ledger`, `page`, `segment`, `kv::entry`,
-//! `kv::bucket`. What travels with a start is chosen in [`preload`]. All keys begin with a byte that tells the kind, from `0x40` to `0x5f`, and the 18 bytes of the actor's
-//! id; numbers are big-endian.
+//! `kv::bucket`, `sqlite::history::rows`. What travels with a start is chosen in [`preload`]. All keys begin with a byte that tells the kind, from
+//! `0x40` to `0x5f`, and the 18 bytes of the actor's id; numbers are big-endian. Every value ends with a checksum
+//! (`record`): a damaged row fails the requests that need it, and nobody else's.
 
+pub mod check;
 mod delete;
+pub mod export;
 pub mod fence;
 mod kv;
 mod ledger;
@@ -28,9 +31,12 @@ use store::{Decision, Reads, Store, StoreError, View};
 
 pub use crate::kv::KvError;
 pub use crate::record::Damaged;
+pub use crate::sqlite::history::{HistoryError, Past, Restored};
 
 use crate::fence::Fence;
 use crate::ledger::Ledger;
+use crate::sqlite::history::Restores;
+use crate::sqlite::{Undo, Upkeep};
 
 /// Where the time comes from, in epoch milliseconds.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -40,29 +46,36 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 pub struct Options {
     /// Bytes that one actor may store, key-value and SQLite together (`spec/storage.md` 12.1).
     pub max_storage_bytes: u64,
+    /// Bytes that may be remembered of the newest commits of all actors, to take back those whose answers were lost
+    /// (`spec/storage.md` 7.5).
+    pub max_undo_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_storage_bytes: limits::DEFAULT_MAX_STORAGE_BYTES }
+        Self { max_storage_bytes: limits::DEFAULT_MAX_STORAGE_BYTES, max_undo_bytes: limits::DEFAULT_MAX_UNDO_BYTES }
     }
 }
 
 /// The data of all actors; a handle that is cheap to clone.
 ///
-/// Requests of one actor must come one after the other, as its host sends them; those of different actors, and of an
-/// old and a new generation, may come in any way.
+/// Requests of one actor must come one after the other, as its host sends them, also if it sends them over different
+/// connections; those of different actors, and of an old and a new generation, may come in any way.
 #[derive(Clone)]
 pub struct ActorData {
     store: Store,
     options: Options,
     clock: Clock,
+    undo: Arc<Undo>,
+    upkeep: Arc<Upkeep>,
+    restores: Restores,
 }
 
 impl ActorData {
     /// The data in a store.
     pub fn new(store: Store, options: Options, clock: Clock) -> Self {
-        Self { store, options, clock }
+        let undo = Arc::new(Undo::new(options.max_undo_bytes));
+        Self { store, options, clock, undo, upkeep: Arc::default(), restores: Restores::default() }
     }
 
     /// A transaction whose decision can fail: then it writes nothing.
@@ -102,17 +115,26 @@ fn standing_keys(actor: &Id) -> [Bytes; STANDING_KEYS] {
 
 impl Standing {
     /// From a view whose first keys are [`standing_keys`].
-    fn of(view: &View<'_>) -> Result<Self, Damaged> {
-        Self::decode(view.get(0), view.get(1))
+    fn of(actor: &Id, view: &View<'_>) -> Result<Self, Damaged> {
+        Self::decode(actor, view.get(0), view.get(1))
     }
 
-    fn decode(fence: Option<&[u8]>, ledger: Option<&[u8]>) -> Result<Self, Damaged> {
-        let ledger = ledger.map(Ledger::decode).transpose()?.unwrap_or_default();
-        Ok(Self { fence: fence.map(Fence::decode).transpose()?, ledger })
+    fn decode(actor: &Id, fence: Option<&[u8]>, ledger: Option<&[u8]>) -> Result<Self, Damaged> {
+        let fence = fence.map(|value| Fence::decode(actor, value)).transpose()?;
+        let ledger = ledger.map(|value| Ledger::decode(actor, value)).transpose()?;
+        Ok(Self { fence, ledger: ledger.unwrap_or_default() })
+    }
+
+    /// For how long the actor's generation keeps the history of its database, in seconds; 0: not at all.
+    fn retention_s(&self) -> u32 {
+        match self.fence {
+            Some(Fence::Generation { retention_s, .. }) => retention_s,
+            Some(Fence::Destroyed) | None => 0,
+        }
     }
 
     /// Whether this is the actor's current generation.
     fn is_current(&self, generation: u64) -> bool {
-        self.fence.is_some_and(|fence| fence == Fence::Generation(generation))
+        matches!(self.fence, Some(Fence::Generation { number, .. }) if number == generation)
     }
 }

@@ -33,5 +33,9 @@ pub const PRELOAD_MANIFEST_MAX_KEYS: usize = 512;
 /// The same for prefixes.
 pub const PRELOAD_MANIFEST_MAX_PREFIXES: usize = 16;
 
+/// What may be remembered of the newest commits of all actors, in bytes, so that one whose answer was lost can be taken
+/// back (7.5).
+pub const DEFAULT_MAX_UNDO_BYTES: usize = 64 * 1024 * 1024;
+
 /// Bytes that one actor may store unless configured otherwise: 10 GiB (3.4, 12.1).
 pub const DEFAULT_MAX_STORAGE_BYTES: u64 = 10 * 1024 * 1024 * 1024;

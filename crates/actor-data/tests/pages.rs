@@ -13,7 +13,7 @@ use support::{PAGE, World, dirty, text};
 #[tokio::test]
 async fn a_new_database_is_empty() {
     let world = World::new().await;
-    let read = world.data.get_pages(world.actor, world.get_request(1..=128)).await;
+    let read = world.data.get_pages(world.actor, Some(1), world.get_request(1..=128)).await;
     assert_eq!(read, Ok(SqliteGetPagesOk { pages: Vec::new(), head_txid: Some(0) }));
 }
 
@@ -24,7 +24,7 @@ async fn the_head_counts_commits_and_fences_them() {
     let at_head = async |expected: Option<u64>, size| {
         let mut request = world.commit_request(dirty(&[(1, size as u8)]), size);
         request.expected_head_txid = expected;
-        world.data.commit(world.actor, request).await.map(|ok| ok.head_txid)
+        world.data.commit(world.actor, Some(1), request).await.map(|ok| ok.head_txid)
     };
     assert_eq!(at_head(Some(0), 1).await, Ok(Some(1)));
     assert_eq!(at_head(None, 2).await, Ok(Some(2)));
@@ -35,7 +35,7 @@ async fn the_head_counts_commits_and_fences_them() {
     assert_eq!(text(at_head(Some(2), 9).await), mismatch);
     let mut request = world.get_request([1]);
     request.expected_head_txid = Some(2);
-    assert_eq!(text(world.data.get_pages(world.actor, request).await), mismatch);
+    assert_eq!(text(world.data.get_pages(world.actor, Some(1), request).await), mismatch);
     assert_eq!(world.read(1..=9).await.unwrap(), [(1, 2), (2, 0)]);
 }
 
@@ -49,9 +49,9 @@ async fn only_the_current_generation_gets_through() {
     let mut commit = world.commit_request(dirty(&[(1, 2)]), 1);
     read.expected_generation = None;
     commit.expected_generation = None;
-    let missing = text(world.data.get_pages(world.actor, read.clone()).await);
+    let missing = text(world.data.get_pages(world.actor, Some(1), read.clone()).await);
     assert_eq!(missing, "sqlite.invalid_request: sqlite get_pages missing expectedGeneration");
-    let missing = text(world.data.commit(world.actor, commit.clone()).await);
+    let missing = text(world.data.commit(world.actor, Some(1), commit.clone()).await);
     assert_eq!(missing, "sqlite.invalid_request: sqlite commit missing expectedGeneration");
 
     world.start().await;
@@ -62,8 +62,8 @@ async fn only_the_current_generation_gets_through() {
         commit.expected_generation = Some(generation);
         commit.dirty_pages = dirty(&[(0, 1)]);
         let stale = format!("depot.head_fence_mismatch: actor generation {generation} is not current");
-        assert_eq!(text(world.data.get_pages(world.actor, read.clone()).await), stale);
-        assert_eq!(text(world.data.commit(world.actor, commit.clone()).await), stale);
+        assert_eq!(text(world.data.get_pages(world.actor, Some(1), read.clone()).await), stale);
+        assert_eq!(text(world.data.commit(world.actor, Some(1), commit.clone()).await), stale);
     }
     // Item 26: the new one sees everything acknowledged to the old one.
     assert_eq!(world.read([1]).await.unwrap(), [(1, 1)]);
@@ -89,7 +89,7 @@ async fn commits_that_are_wrong_change_nothing() {
         (many, "depot.commit_too_large: sqlite commit too large: actual_size_bytes=1314816, max_size_bytes=1310720"),
     ] {
         let request = world.commit_request(pages, 400);
-        assert_eq!(text(world.data.commit(world.actor, request).await), message);
+        assert_eq!(text(world.data.commit(world.actor, Some(1), request).await), message);
     }
     assert_eq!(world.rows().await, rows);
     assert_eq!(world.commit(&[], 1).await, Ok(2));
@@ -145,6 +145,10 @@ async fn a_large_shrink_leaves_no_rows() {
     }
     assert_eq!(world.rows().await.len(), 2 + 1280);
     world.commit(&[(2, 6)], 2).await.unwrap();
+    // They stay until the host has shown that it knows of the commit: it may have to be taken back.
+    world.data.settle(world.actor).await.unwrap();
+    assert_eq!(world.rows().await.len(), 2 + 1280);
+    world.settle().await;
     assert_eq!(world.rows().await.len(), 2 + 2);
     world.commit(&[(1280, 7)], 1280).await.unwrap();
     let read = world.read(1..=1280).await.unwrap();
@@ -185,7 +189,7 @@ async fn the_limit_stops_growth_only() {
 async fn nothing_of_a_destroyed_actor_remains() {
     let mut world = World::new().await;
     let (store, data, now) = (world.store.clone(), world.data.clone(), world.now.clone());
-    let mut neighbour = World { store, data, now, actor: Id::from_parts([10; 16], 1), generation: 0 };
+    let mut neighbour = World { store, data, now, actor: Id::from_parts([10; 16], 1), generation: 0, session: 1 };
     neighbour.start().await;
     neighbour.commit(&[(1, 1)], 1).await.unwrap();
     let neighbours_rows: Vec<_> = world.rows().await.into_iter().filter(|key| key[1] == 10).collect();

@@ -30,6 +30,7 @@ async fn pages_appear_when_they_are_published() {
     assert_eq!(read[..319], pages(1..=319, 2));
     assert_eq!(read[319..], pages(320..=321, 3));
     // Fence, ledger, pages: nothing is left of the stage itself.
+    world.settle().await;
     assert_eq!(world.rows().await.len(), 2 + 321);
 
     let again = "depot.head_fence_mismatch: transaction failed: \
@@ -64,9 +65,11 @@ async fn the_largest_commit_works_and_a_larger_one_fails() {
     assert_eq!(world.finalize(txid, PAGES, &segments).await, Ok(2));
     let sample = [1, 2, 319, 320, 20_000, PAGES];
     assert_eq!(world.read(sample).await.unwrap(), sample.map(|pgno| (pgno, 2)));
+    world.settle().await;
     assert_eq!(world.rows().await.len(), 2 + PAGES as usize);
     world.start().await;
     world.commit(&[(1, 3)], 1).await.unwrap();
+    world.settle().await;
     assert_eq!(world.rows().await.len(), 2 + 1);
     world.store.close().await;
 }
@@ -120,7 +123,7 @@ async fn stages_belong_to_a_generation() {
     let mut world = World::new().await;
     let request =
         SqliteCommitStageBeginRequest { actor_id: world.actor.to_string(), expected_generation: None, expected_head_txid: None };
-    let missing = text(world.data.stage_begin(world.actor, request).await);
+    let missing = text(world.data.stage_begin(world.actor, Some(1), request).await);
     assert_eq!(missing, "sqlite.invalid_request: sqlite staged commit missing expectedGeneration");
 
     let txid = world.begin().await.unwrap();
@@ -146,11 +149,13 @@ async fn a_commit_or_a_new_stage_ends_an_open_one() {
     assert_eq!(world.commit(&[(1, 2)], 1).await, Ok(1));
     let stale = text(world.finalize(txid, 319, &[0]).await);
     assert!(stale.starts_with("depot.head_fence_mismatch: "), "{stale}");
+    world.settle().await;
     assert_eq!(world.rows().await.len(), 2 + 1);
 
     let txid = world.begin().await.unwrap();
     world.segment(txid, 0, &pages(1..=319, 3)).await.unwrap();
     assert_eq!(world.begin().await, Ok(txid));
+    world.settle().await;
     assert_eq!(world.rows().await.len(), 2 + 1);
     world.segment(txid, 64, &[(64, 4)]).await.unwrap();
     assert_eq!(world.finalize(txid, 64, &[64]).await, Ok(txid));
@@ -171,6 +176,7 @@ async fn a_stage_may_change_the_size_only_or_shrink() {
     assert_eq!(world.finalize(txid, 10, &[0]).await, Ok(3));
     assert_eq!(world.commit(&[], 300).await, Ok(4));
     assert_eq!(world.read([1, 2, 10, 20, 200]).await.unwrap(), [(1, 2), (2, 1), (10, 1), (20, 0), (200, 0)]);
+    world.settle().await;
     assert_eq!(world.rows().await.len(), 2 + 10);
 }
 

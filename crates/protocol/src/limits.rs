@@ -280,6 +280,40 @@ pub const SERVERLESS_RETRY_BASE: Duration = Duration::from_millis(100);
 /// Longest such pause.
 pub const SERVERLESS_RETRY_MAX: Duration = Duration::from_secs(5);
 
+// ---- SQL that the engine executes for hosts
+
+/// Databases in which the engine executes SQL that may be open at once (`spec/storage.md` 16.5). Default of
+/// `sqlite.remote_max_sessions`.
+pub const REMOTE_SQL_SESSIONS_MAX: u64 = 1_000;
+/// Statements that the engine executes at once; each has a thread, most of which wait for the disk. Default of
+/// `sqlite.remote_threads`.
+pub const REMOTE_SQL_THREADS: u64 = 128;
+/// Statements of one connection between their beginning and the moment in which there is room for their answer. Half of
+/// the threads, so that no host can have all of them.
+pub const REMOTE_SQL_STATEMENTS_PER_HOST_MAX: usize = 64;
+/// From the arrival of a statement to its end (`spec/storage.md` 2.3: hosts wait about this long for the answer). Default of
+/// `sqlite.remote_statement_timeout_ms`.
+pub const REMOTE_SQL_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A database without open transaction is closed after this time without a statement. Default of
+/// `sqlite.remote_idle_timeout_ms`.
+pub const REMOTE_SQL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of memory for SQL that the engine executes: caches, sorts and results of statements; and as much again for what open
+/// transactions have changed, which goes to the disk beyond that. Default of `sqlite.remote_memory_max_size`.
+pub const REMOTE_SQL_MEMORY_MAX_BYTES: u64 = 1024 * MIB as u64;
+/// The same for one transaction, in bytes.
+pub const REMOTE_SQL_TRANSACTION_MEMORY_BYTES: u64 = 64 * MIB as u64;
+/// Pages that one open database keeps, in bytes.
+pub const REMOTE_SQL_CACHE_BYTES: usize = 4 * MIB;
+/// Longest text, blob or row in an actor's database, in bytes, where the engine executes its SQL.
+pub const REMOTE_SQL_VALUE_MAX_BYTES: usize = 256 * MIB;
+/// Parameters of one statement, in bytes (`spec/storage.md` 8.2).
+pub const REMOTE_SQL_PARAMS_MAX_BYTES: usize = 128 * KIB;
+/// Rows of one answer, in bytes (`decisions.md` 19).
+pub const REMOTE_SQL_RESULT_MAX_BYTES: usize = 64 * MIB;
+/// An answer above this size, in bytes, is encoded by the thread that executed the statement, because it would keep others
+/// waiting who share the connection's thread.
+pub const REMOTE_SQL_INLINE_ANSWER_MAX_BYTES: usize = 64 * KIB;
+
 // ---- Endpoints of serverless pools
 
 /// How long connecting to an endpoint may take; over all its addresses.

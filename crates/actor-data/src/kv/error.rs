@@ -59,8 +59,24 @@ pub enum KvError {
 }
 
 impl KvError {
-    /// Whether it is the engine's fault.
+    /// Whether it is the engine's fault, and news for its operator: of a lack of room the store tells once for all.
     pub fn is_internal(&self) -> bool {
-        matches!(self, Self::Damaged(_) | Self::Store(_))
+        match self {
+            Self::Damaged(_) => true,
+            Self::Store(error) => !error.may_pass(),
+            Self::TooManyKeys
+            | Self::TooManyEntries
+            | Self::LengthMismatch
+            | Self::PutTooLarge
+            | Self::KeyTooLong
+            | Self::PrefixTooLong
+            | Self::StartTooLong
+            | Self::EndTooLong
+            | Self::ValueTooLarge
+            | Self::QuotaExceeded
+            | Self::ListTooLarge
+            | Self::NoActor
+            | Self::NotCurrent { .. } => false,
+        }
     }
 }

@@ -9,16 +9,16 @@ use super::bucket::Bucket;
 use super::entry::Entry;
 use super::place::{self, ROW_KEY_MAX_BYTES, Row};
 use super::read::lists;
-use super::{KvError, admit};
+use super::{KvError, Obstacle, admit};
 use crate::limits::{KV_KEY_MAX_BYTES, KV_LIST_DEFAULT_ENTRIES, KV_LIST_MAX_BYTES};
 use crate::record::{self, Subspace};
 use crate::{ActorData, Standing, standing_keys};
 
 /// Keys from `start` (included) to `end` (excluded; none is the end of all).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct KeyRange {
-    start: Bytes,
-    end: Option<Bytes>,
+pub(crate) struct KeyRange {
+    pub(crate) start: Bytes,
+    pub(crate) end: Option<Bytes>,
 }
 
 impl KeyRange {
@@ -105,14 +105,14 @@ impl ActorData {
         range: KeyRange,
         reverse: bool,
         limit: Option<u64>,
-    ) -> Result<KvResponseData, KvError> {
+    ) -> Result<KvResponseData, Obstacle> {
         let limit = usize::try_from(limit.unwrap_or(KV_LIST_DEFAULT_ENTRIES)).unwrap_or(usize::MAX);
-        let found = self.list_range(&actor, generation, &range, reverse, limit).await?;
+        let found = self.list_range(&actor, generation, &range, reverse, limit, None).await?;
         let (keys, values, metadata) = lists(found);
         Ok(KvResponseData::List { keys, values, metadata })
     }
 
-    /// The entries of a range in order, at most `limit`.
+    /// The entries of a range in order, at most `limit`, for a caller who carries out this deletion, or none.
     pub(super) async fn list_range(
         &self,
         actor: &Id,
@@ -120,22 +120,25 @@ impl ActorData {
         range: &KeyRange,
         reverse: bool,
         limit: usize,
-    ) -> Result<Vec<(Bytes, Entry)>, KvError> {
+        deletion: Option<&KeyRange>,
+    ) -> Result<Vec<(Bytes, Entry)>, Obstacle> {
         let mut listing = Listing { actor, range, reverse, limit, found: Vec::new(), room: KV_LIST_MAX_BYTES };
         // Every row leads to entries in the range, but for a bucket at each end of it.
         let rows = if limit == 0 { 0 } else { limit.saturating_add(2) };
         let scan = listing.scan(range.rows(actor), rows);
         let reads = Reads { keys: standing_keys(actor).into(), ranges: vec![scan] };
         let mut found = self.store.read(reads).await.map_err(too_large)?;
-        admit(&Standing::decode(found.keys[0].as_deref(), found.keys[1].as_deref())?, generation)?;
+        admit(&Standing::decode(actor, found.keys[0].as_deref(), found.keys[1].as_deref())?, generation, deletion)?;
 
         for (row, value) in found.ranges.pop().unwrap_or_default() {
             if listing.is_full() {
                 break;
             }
             match Row::of(&row) {
-                Row::Entry(key) => listing.add(key, &value)?,
-                Row::Bucket(beginning) => self.list_bucket(&mut listing, &beginning, Bucket::decode(&value)?).await?,
+                Row::Entry(key) => listing.add(key, &row, &value)?,
+                Row::Bucket(beginning) => {
+                    self.list_bucket(&mut listing, &beginning, Bucket::decode(&row, &value)?).await?;
+                }
             }
         }
         Ok(listing.found)
@@ -145,7 +148,7 @@ impl ActorData {
         let rows = listing.range.bucket_rows(listing.actor, beginning, bucket);
         let scan = listing.scan(rows, listing.limit - listing.found.len());
         for (row, value) in self.store.scan(scan).await.map_err(too_large)? {
-            listing.add([beginning, &place::rest(&row)].concat().into(), &value)?;
+            listing.add([beginning, &place::rest(&row)].concat().into(), &row, &value)?;
         }
         Ok(())
     }
@@ -160,9 +163,9 @@ impl Listing<'_> {
         self.found.len() == self.limit
     }
 
-    fn add(&mut self, key: Bytes, row: &Bytes) -> Result<(), KvError> {
-        self.room = self.room.checked_sub(key.len() + row.len()).ok_or(KvError::ListTooLarge)?;
-        self.found.push((key, Entry::decode(row)?));
+    fn add(&mut self, key: Bytes, row: &Bytes, value: &Bytes) -> Result<(), KvError> {
+        self.room = self.room.checked_sub(key.len() + value.len()).ok_or(KvError::ListTooLarge)?;
+        self.found.push((key, Entry::decode(row, value)?));
         Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! An actor's key-value entries (`spec/storage.md` 3).
 
 mod bucket;
+pub(crate) mod check;
+mod deletion;
 mod entry;
 mod error;
 mod list;
@@ -17,7 +19,9 @@ use protocol::id::Id;
 
 pub use self::error::KvError;
 
-use self::list::KeyRange;
+pub(crate) use self::list::KeyRange;
+
+use self::deletion::{Deletion, Obstacle};
 use crate::fence::Fence;
 use crate::limits::{KV_KEY_MAX_BYTES, KV_MAX_KEYS, KV_PUT_MAX_BYTES, KV_VALUE_MAX_BYTES};
 use crate::{ActorData, Standing};
@@ -36,6 +40,15 @@ impl ActorData {
     }
 
     async fn try_kv(&self, actor: Id, generation: u32, request: KvRequestData) -> Result<KvResponseData, KvError> {
+        loop {
+            match self.attempt_kv(actor, generation, request.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(obstacle) => self.overcome(actor, generation, obstacle).await?,
+            }
+        }
+    }
+
+    async fn attempt_kv(&self, actor: Id, generation: u32, request: KvRequestData) -> Result<KvResponseData, Obstacle> {
         match request {
             KvRequestData::Get { keys } => self.get_entries(actor, generation, keys).await,
             KvRequestData::List { query, reverse, limit } => {
@@ -44,13 +57,13 @@ impl ActorData {
             }
             KvRequestData::Put { keys, values } => {
                 let changes = put_changes(keys, values)?;
-                self.change_entries(actor, generation, changes).await?;
+                self.change_entries(actor, generation, changes, Deletion::None).await?;
                 Ok(KvResponseData::Put)
             }
             KvRequestData::Delete { keys } => {
                 check_keys(&keys)?;
                 let changes = keys.into_iter().map(|key| (key, None)).collect();
-                self.change_entries(actor, generation, changes).await?;
+                self.change_entries(actor, generation, changes, Deletion::None).await?;
                 Ok(KvResponseData::Delete)
             }
             KvRequestData::DeleteRange { start, end } => {
@@ -66,12 +79,19 @@ impl ActorData {
     }
 }
 
-/// Who may use the entries (3.6). Requests carry no generation; the caller's is that of its host.
-fn admit(standing: &Standing, generation: u32) -> Result<(), KvError> {
+/// Who may use the entries (3.6), and when: not before a deletion is finished, unless that is what the caller does. Requests
+/// carry no generation; the caller's is that of its host.
+fn admit(standing: &Standing, generation: u32, deletion: Option<&KeyRange>) -> Result<(), Obstacle> {
     match standing.fence {
-        Some(Fence::Generation(current)) if current <= u64::from(generation) => Ok(()),
-        Some(Fence::Generation(_)) => Err(KvError::NotCurrent { generation }),
-        Some(Fence::Destroyed) | None => Err(KvError::NoActor),
+        Some(Fence::Generation { number, .. }) if number <= u64::from(generation) => {}
+        Some(Fence::Generation { .. }) => return Err(KvError::NotCurrent { generation }.into()),
+        Some(Fence::Destroyed) | None => return Err(KvError::NoActor.into()),
+    }
+    match (deletion, &standing.ledger.deleting) {
+        (None, None) => Ok(()),
+        (None, Some(range)) => Err(Obstacle::Deletion(range.clone())),
+        (Some(mine), Some(found)) if mine == found => Ok(()),
+        (Some(_), Some(_) | None) => Err(Obstacle::Finished),
     }
 }
 

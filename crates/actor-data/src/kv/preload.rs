@@ -1,5 +1,7 @@
 //! Reading what travels with a start.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use protocol::envoy::PreloadedKv;
 use protocol::id::Id;
@@ -9,7 +11,7 @@ use super::bucket::Bucket;
 use super::entry;
 use super::list::KeyRange;
 use super::place::{self, Place, Row};
-use super::{KvError, admit};
+use super::{KvError, Obstacle, admit};
 use crate::preload::{Candidate, Manifest, PrefixSelection, Selection};
 use crate::{ActorData, Standing, standing_keys};
 
@@ -31,8 +33,15 @@ impl ActorData {
         if budget == 0 {
             return Ok(None);
         }
-        let select = move |explorer: &Explorer<'_>| Reader { explorer, actor }.select(generation, &manifest, budget);
-        self.store.explore(select).await?.map(Some)
+        let manifest = Arc::new(manifest);
+        loop {
+            let manifest = manifest.clone();
+            let select = move |explorer: &Explorer<'_>| Reader { explorer, actor }.select(generation, &manifest, budget);
+            match self.store.explore(select).await? {
+                Ok(selected) => return Ok(Some(selected)),
+                Err(obstacle) => self.overcome(actor, generation, obstacle).await?,
+            }
+        }
     }
 }
 
@@ -43,9 +52,9 @@ struct Reader<'e, 's> {
 }
 
 impl<'s> Reader<'_, 's> {
-    fn select(&self, generation: u32, manifest: &Manifest, budget: u64) -> Result<PreloadedKv, KvError> {
+    fn select(&self, generation: u32, manifest: &Manifest, budget: u64) -> Result<PreloadedKv, Obstacle> {
         let [fence, ledger] = standing_keys(&self.actor);
-        admit(&Standing::decode(self.explorer.get(&fence)?, self.explorer.get(&ledger)?)?, generation)?;
+        admit(&Standing::decode(&self.actor, self.explorer.get(&fence)?, self.explorer.get(&ledger)?)?, generation, None)?;
 
         let mut selection = Selection::new(budget);
         for key in manifest.keys() {
@@ -67,14 +76,15 @@ impl<'s> Reader<'_, 's> {
     where
         's: 'k,
     {
-        let row = self.explorer.get(&place::row(&self.actor, key))?;
-        let row = match (row, Place::of(key)) {
-            (Some(row), Place::Bucket { rest }) => {
-                self.explorer.get(&place::bucket_row(&self.actor, Bucket::decode(row)?, &rest))?
-            }
-            (row, Place::Row | Place::Bucket { .. }) => row,
-        };
-        Ok(row.map(|row| entry::candidate(key, row)).transpose()?)
+        let mut row_key = place::row(&self.actor, key);
+        let mut row = self.explorer.get(&row_key)?;
+        if let Place::Bucket { rest } = Place::of(key)
+            && let Some(bucket) = row
+        {
+            row_key = place::bucket_row(&self.actor, Bucket::decode(&row_key, bucket)?, &rest);
+            row = self.explorer.get(&row_key)?;
+        }
+        Ok(row.map(|row| entry::candidate(key, &row_key, row)).transpose()?)
     }
 
     /// Hands the entries of a prefix on until one does not fit.
@@ -84,8 +94,8 @@ impl<'s> Reader<'_, 's> {
         for row in self.explorer.range(&start, &end)? {
             let (row, value) = row?;
             let goes_on = match Row::of(&Bytes::copy_from_slice(row)) {
-                Row::Entry(key) => run.add(entry::candidate(&key, value)?),
-                Row::Bucket(beginning) => self.read_bucket(&range, &beginning, Bucket::decode(value)?, run)?,
+                Row::Entry(key) => run.add(entry::candidate(&key, row, value)?),
+                Row::Bucket(beginning) => self.read_bucket(&range, &beginning, Bucket::decode(row, value)?, run)?,
             };
             if !goes_on {
                 break;
@@ -105,7 +115,7 @@ impl<'s> Reader<'_, 's> {
         for row in self.explorer.range(&start, &end)? {
             let (row, value) = row?;
             let key = [beginning, &place::rest(&Bytes::copy_from_slice(row))].concat();
-            if !run.add(entry::candidate(&key, value)?) {
+            if !run.add(entry::candidate(&key, row, value)?) {
                 return Ok(false);
             }
         }

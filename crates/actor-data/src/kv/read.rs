@@ -8,7 +8,7 @@ use store::Reads;
 use super::bucket::Bucket;
 use super::entry::Entry;
 use super::place::{self, Place};
-use super::{KvError, admit, check_keys};
+use super::{KvError, Obstacle, admit, check_keys};
 use crate::limits::KV_KEY_MAX_BYTES;
 use crate::{ActorData, STANDING_KEYS, Standing, standing_keys};
 
@@ -22,14 +22,16 @@ impl ActorData {
         if key.len() > KV_KEY_MAX_BYTES {
             return Ok(None);
         }
-        match self.find_entries(&actor, u32::MAX, &[key]).await {
-            Ok(mut entries) => Ok(entries.pop().flatten().map(|entry| (entry.value, entry.update_ts))),
-            Err(KvError::NoActor) => Ok(None),
-            Err(error) => Err(error),
+        loop {
+            match self.find_entries(&actor, u32::MAX, std::slice::from_ref(&key)).await {
+                Ok(mut entries) => return Ok(entries.pop().flatten().map(|entry| (entry.value, entry.update_ts))),
+                Err(Obstacle::Error(KvError::NoActor)) => return Ok(None),
+                Err(obstacle) => self.overcome(actor, u32::MAX, obstacle).await?,
+            }
         }
     }
 
-    pub(super) async fn get_entries(&self, actor: Id, generation: u32, mut keys: Vec<Bytes>) -> Result<KvResponseData, KvError> {
+    pub(super) async fn get_entries(&self, actor: Id, generation: u32, mut keys: Vec<Bytes>) -> Result<KvResponseData, Obstacle> {
         check_keys(&keys)?;
         // As the published engine does; hosts match by key and take either.
         keys.dedup();
@@ -40,26 +42,27 @@ impl ActorData {
     }
 
     /// The entries of the keys, in the same order.
-    async fn find_entries(&self, actor: &Id, generation: u32, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, KvError> {
-        let rows = keys.iter().map(|key| place::row(actor, key));
-        let reads = Reads::keys(standing_keys(actor).into_iter().chain(rows));
+    async fn find_entries(&self, actor: &Id, generation: u32, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, Obstacle> {
+        let row_keys: Vec<Bytes> = keys.iter().map(|key| place::row(actor, key)).collect();
+        let reads = Reads::keys(standing_keys(actor).into_iter().chain(row_keys.iter().cloned()));
         let found = self.store.read(reads).await?.keys;
-        admit(&Standing::decode(found[0].as_deref(), found[1].as_deref())?, generation)?;
+        admit(&Standing::decode(actor, found[0].as_deref(), found[1].as_deref())?, generation, None)?;
 
         let mut entries = Vec::with_capacity(keys.len());
-        for (key, row) in keys.iter().zip(&found[STANDING_KEYS..]) {
+        for ((key, row_key), row) in keys.iter().zip(&row_keys).zip(&found[STANDING_KEYS..]) {
             entries.push(match (row, Place::of(key)) {
                 (None, _) => None,
-                (Some(row), Place::Row) => Some(Entry::decode(row)?),
-                (Some(row), Place::Bucket { rest }) => self.find_in_bucket(actor, Bucket::decode(row)?, &rest).await?,
+                (Some(row), Place::Row) => Some(Entry::decode(row_key, row)?),
+                (Some(row), Place::Bucket { rest }) => self.find_in_bucket(actor, Bucket::decode(row_key, row)?, &rest).await?,
             });
         }
         Ok(entries)
     }
 
     async fn find_in_bucket(&self, actor: &Id, bucket: Bucket, rest: &[u8]) -> Result<Option<Entry>, KvError> {
-        let row = self.store.get(vec![place::bucket_row(actor, bucket, rest)]).await?.pop().flatten();
-        Ok(row.as_ref().map(Entry::decode).transpose()?)
+        let row_key = place::bucket_row(actor, bucket, rest);
+        let row = self.store.get(vec![row_key.clone()]).await?.pop().flatten();
+        Ok(row.map(|row| Entry::decode(&row_key, &row)).transpose()?)
     }
 }
 

@@ -7,37 +7,27 @@ use protocol::id::Id;
 use store::{Batch, Decision, Reads, View};
 
 use super::bucket::Bucket;
+use super::deletion::Deletion;
 use super::entry::{self, Entry, counted_bytes};
-use super::list::KeyRange;
 use super::place::{self, Place};
-use super::{Changes, KvError, admit};
-use crate::ledger::{self, Ledger};
+use super::{Changes, KvError, Obstacle, admit};
+use crate::ledger::Ledger;
 use crate::{ActorData, STANDING_KEYS, Standing, standing_keys};
-
-/// Entries deleted in one step of a range: with the largest keys and values they are still less than a list may have.
-const DELETE_STEP_ENTRIES: usize = 64;
 
 impl ActorData {
     /// Makes changes together, or none of them.
-    pub(super) async fn change_entries(&self, actor: Id, generation: u32, changes: Changes) -> Result<(), KvError> {
+    pub(super) async fn change_entries(
+        &self,
+        actor: Id,
+        generation: u32,
+        changes: Changes,
+        deletion: Deletion,
+    ) -> Result<(), Obstacle> {
         let rows = changes.keys().map(|key| place::row(&actor, key));
         let reads = Reads::keys(standing_keys(&actor).into_iter().chain(rows));
-        let change = Change { actor, update_ts: (self.clock)(), max_storage_bytes: self.options.max_storage_bytes, changes };
+        let change =
+            Change { actor, update_ts: (self.clock)(), max_storage_bytes: self.options.max_storage_bytes, changes, deletion };
         self.transact(reads, move |view| change.attempt(view, generation)).await
-    }
-
-    /// Deletes a range. If there are more entries than one step takes, it goes in steps from the first to the last, each
-    /// of them durable: a crash may leave the rest.
-    pub(super) async fn delete_entries(&self, actor: Id, generation: u32, range: KeyRange) -> Result<(), KvError> {
-        loop {
-            let entries = self.list_range(&actor, generation, &range, false, DELETE_STEP_ENTRIES).await?;
-            let last_step = entries.len() < DELETE_STEP_ENTRIES;
-            let changes = entries.into_iter().map(|(key, _)| (key, None)).collect();
-            self.change_entries(actor, generation, changes).await?;
-            if last_step {
-                return Ok(());
-            }
-        }
     }
 }
 
@@ -48,6 +38,7 @@ struct Change {
     update_ts: i64,
     max_storage_bytes: u64,
     changes: Changes,
+    deletion: Deletion,
 }
 
 /// What a transaction is going to write.
@@ -59,9 +50,9 @@ struct Draft {
 }
 
 impl Change {
-    fn attempt(&self, view: &View<'_>, generation: u32) -> Result<Decision<()>, KvError> {
-        let standing = Standing::of(view)?;
-        admit(&standing, generation)?;
+    fn attempt(&self, view: &View<'_>, generation: u32) -> Result<Decision<()>, Obstacle> {
+        let standing = Standing::of(&self.actor, view)?;
+        admit(&standing, generation, self.deletion.under_way())?;
         let used_before = standing.ledger.used_bytes();
         let mut draft = Draft { batch: Batch::new(), ledger: standing.ledger, buckets: BTreeMap::new() };
 
@@ -91,9 +82,9 @@ impl Change {
         }
         let used_after = draft.ledger.used_bytes();
         if used_after > self.max_storage_bytes && used_after > used_before {
-            return Err(KvError::QuotaExceeded);
+            return Err(KvError::QuotaExceeded.into());
         }
-        Ok(draft.finish(&self.actor))
+        Ok(draft.finish(&self.actor, &self.deletion))
     }
 }
 
@@ -109,13 +100,14 @@ impl Draft {
     ) -> Result<i64, KvError> {
         let mut more = 0;
         if let Some(found) = found {
-            let freed = counted_bytes(key, entry::value_length(found)?);
+            let freed = counted_bytes(key, entry::value_length(&row, found)?);
             self.ledger.kv_bytes = self.ledger.kv_bytes.saturating_sub(freed);
             more -= 1;
         }
         if let Some(value) = value {
             self.ledger.kv_bytes += counted_bytes(key, value.len());
-            self.batch.put(row, Entry::new(update_ts, value.clone()).encode());
+            let entry = Entry::new(update_ts, value.clone()).row(&row);
+            self.batch.put(row, entry);
             more += 1;
         } else if found.is_some() {
             self.batch.delete(row);
@@ -127,7 +119,7 @@ impl Draft {
     fn bucket(&mut self, row: &Bytes, found: Option<&[u8]>) -> Result<Bucket, KvError> {
         match (self.buckets.get(row), found) {
             (Some(bucket), _) => Ok(*bucket),
-            (None, Some(found)) => Ok(Bucket::decode(found)?),
+            (None, Some(found)) => Ok(Bucket::decode(row, found)?),
             (None, None) => {
                 self.ledger.kv_buckets += 1;
                 Ok(Bucket { number: self.ledger.kv_buckets, entries: 0 })
@@ -135,17 +127,21 @@ impl Draft {
         }
     }
 
-    fn finish(mut self, actor: &Id) -> Decision<()> {
-        if self.batch.is_empty() {
+    fn finish(mut self, actor: &Id, deletion: &Deletion) -> Decision<()> {
+        if self.batch.is_empty() && self.ledger.deleting.as_ref() == deletion.afterwards() {
             return Decision::Skip(());
         }
+        self.ledger.deleting = deletion.afterwards().cloned();
         for (row, bucket) in self.buckets {
             match bucket.entries {
                 0 => self.batch.delete(row),
-                _ => self.batch.put(row, bucket.encode()),
+                _ => {
+                    let value = bucket.row(&row);
+                    self.batch.put(row, value);
+                }
             }
         }
-        self.batch.put(ledger::key(actor), self.ledger.encode());
+        self.ledger.put(&mut self.batch, actor);
         Decision::Commit(self.batch, ())
     }
 }

@@ -15,6 +15,7 @@ const INLINE_MAX_PAGES: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) struct PackedPage {
     pub(super) pgno: u32,
+    pub(super) key: Bytes,
     pub(super) row: Bytes,
 }
 
@@ -37,14 +38,20 @@ pub(super) fn check(pages: &[SqliteDirtyPage]) -> Result<(), SqliteError> {
     }
 }
 
-/// Compresses the pages, which were checked.
-pub(super) async fn pack(pages: Vec<SqliteDirtyPage>) -> Result<Vec<PackedPage>, SqliteError> {
-    if pages.len() <= INLINE_MAX_PAGES {
-        return Ok(pack_all(&pages));
+/// Compresses the pages, which were checked, to be stored under these keys.
+pub(super) async fn pack(
+    pages: Vec<SqliteDirtyPage>,
+    key: impl Fn(u32) -> Bytes + Send + 'static,
+) -> Result<Vec<PackedPage>, SqliteError> {
+    let count = pages.len();
+    let pack_all = move || pages.iter().map(|page| pack_one(page, key(page.pgno))).collect();
+    if count <= INLINE_MAX_PAGES {
+        return Ok(pack_all());
     }
-    tokio::task::spawn_blocking(move || pack_all(&pages)).await.map_err(|_| SqliteError::Interrupted)
+    tokio::task::spawn_blocking(pack_all).await.map_err(|_| SqliteError::Interrupted)
 }
 
-fn pack_all(pages: &[SqliteDirtyPage]) -> Vec<PackedPage> {
-    pages.iter().map(|page| PackedPage { pgno: page.pgno, row: page::encode(&page.bytes) }).collect()
+fn pack_one(page: &SqliteDirtyPage, key: Bytes) -> PackedPage {
+    let row = page::encode(&key, &page.bytes);
+    PackedPage { pgno: page.pgno, key, row }
 }

@@ -93,7 +93,9 @@ impl SqliteError {
 impl From<SqliteError> for SqliteErrorResponse {
     fn from(error: SqliteError) -> Self {
         let (group, code) = error.group_and_code();
-        if group == "store" {
+        // Of a lack of room the store tells once for all.
+        let may_pass = matches!(&error, SqliteError::Store(error) if error.may_pass());
+        if group == "store" && !may_pass {
             tracing::error!(%error, "a page request failed in the store");
         }
         Self { group: group.into(), code: code.into(), message: error.to_string() }

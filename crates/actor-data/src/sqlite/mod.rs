@@ -3,8 +3,10 @@
 mod commit;
 mod dirty;
 mod error;
+pub(crate) mod history;
 mod read;
 mod stage;
+mod undo;
 mod upkeep;
 
 #[cfg(test)]
@@ -12,15 +14,20 @@ mod model_tests;
 
 use bytes::Bytes;
 use protocol::id::Id;
-use store::{Batch, Reads};
+use store::Reads;
 
 use self::error::SqliteError;
 use crate::ledger::Ledger;
-use crate::{Options, Standing, ledger, standing_keys};
+use crate::{Options, Standing, standing_keys};
+
+pub(crate) use self::undo::Undo;
+pub(crate) use self::upkeep::Upkeep;
 
 /// What a request says it builds on.
 #[derive(Debug, Clone, Copy)]
 struct Guard {
+    /// Number of the host's connection; none if the engine itself asks.
+    session: Option<u64>,
     generation: u64,
     /// None: whatever it is.
     head: Option<u64>,
@@ -28,15 +35,15 @@ struct Guard {
 
 impl Guard {
     /// Every request must name its generation; `request` is its name in the error.
-    fn new(request: &'static str, generation: Option<u64>, head: Option<u64>) -> Result<Self, SqliteError> {
+    fn new(request: &'static str, session: Option<u64>, generation: Option<u64>, head: Option<u64>) -> Result<Self, SqliteError> {
         let generation = generation.ok_or(SqliteError::MissingGeneration { request })?;
-        Ok(Self { generation, head })
+        Ok(Self { session, generation, head })
     }
 
     /// For the later steps of a staged commit, whose number says what it builds on.
-    fn staged(generation: Option<u64>, txid: u64) -> Result<Self, SqliteError> {
+    fn staged(session: Option<u64>, generation: Option<u64>, txid: u64) -> Result<Self, SqliteError> {
         // There is no staged commit 0, as there is no head before it; then nothing can match.
-        Self::new("staged commit", generation, Some(txid.wrapping_sub(1)))
+        Self::new("staged commit", session, generation, Some(txid.wrapping_sub(1)))
     }
 
     /// The ledger, if the request may go on (6.5). Never in words that a host takes for "this database is new".
@@ -55,11 +62,6 @@ impl Guard {
 /// Reads that every request begins with.
 fn standing_reads(actor: &Id) -> Reads {
     Reads::keys(standing_keys(actor))
-}
-
-/// Adds the new ledger to a batch.
-fn put_ledger(batch: &mut Batch, actor: &Id, ledger: &Ledger) {
-    batch.put(ledger::key(actor), ledger.encode());
 }
 
 /// A database may not grow beyond the limit; if it is there already, it may stay or shrink (12.1).

@@ -9,7 +9,7 @@ use store::{Found, Reads, Scan};
 
 use super::error::SqliteError;
 use super::{Guard, row_range, standing_reads};
-use crate::ledger::{Ledger, Stage};
+use crate::ledger::Ledger;
 use crate::limits::READ_MAX_PAGES;
 use crate::{ActorData, Damaged, STANDING_KEYS, Standing, page, record};
 
@@ -20,16 +20,28 @@ const RUN_MIN_PAGES: u32 = 4;
 
 impl ActorData {
     /// Reads pages at one head. Pages beyond the end of the database are left out of the answer; a database without
-    /// commits is answered with no pages and head 0.
+    /// commits is answered with no pages and head 0. `session` is as for [`ActorData::commit`]: a host that has lost the
+    /// answer to its last commit reads as if it had not been made.
     ///
     /// # Errors
     /// Those of `spec/storage.md` 6.5 and 6.6, and group `store` if the store fails.
-    pub async fn get_pages(&self, actor: Id, request: SqliteGetPagesRequest) -> Result<SqliteGetPagesOk, SqliteErrorResponse> {
-        Ok(self.try_get_pages(actor, request).await?)
+    pub async fn get_pages(
+        &self,
+        actor: Id,
+        session: Option<u64>,
+        request: SqliteGetPagesRequest,
+    ) -> Result<SqliteGetPagesOk, SqliteErrorResponse> {
+        Ok(self.try_get_pages(actor, session, request).await?)
     }
 
-    async fn try_get_pages(&self, actor: Id, request: SqliteGetPagesRequest) -> Result<SqliteGetPagesOk, SqliteError> {
-        let guard = Guard::new("get_pages", request.expected_generation, request.expected_head_txid)?;
+    async fn try_get_pages(
+        &self,
+        actor: Id,
+        session: Option<u64>,
+        request: SqliteGetPagesRequest,
+    ) -> Result<SqliteGetPagesOk, SqliteError> {
+        let guard = Guard::new("get_pages", session, request.expected_generation, request.expected_head_txid)?;
+        let guard = self.resume(actor, guard).await?;
         let fault = check(&request.pgnos);
         let wanted = if fault.is_ok() { sorted(&request.pgnos) } else { Vec::new() };
 
@@ -37,15 +49,17 @@ impl ActorData {
         let (ledger, rows) = loop {
             let reads = reads(&actor, &wanted, overlay);
             let found = self.store.read(reads.clone()).await?;
-            let standing = Standing::decode(found.keys[0].as_deref(), found.keys[1].as_deref())?;
+            let standing = Standing::decode(&actor, found.keys[0].as_deref(), found.keys[1].as_deref())?;
             let ledger = guard.admit(standing)?;
             // Rare: pages of a staged commit that did not move yet. They must come from the same snapshot.
-            if ledger.stage == Stage::Published && overlay != Some(ledger.stages) {
-                overlay = Some(ledger.stages);
+            if ledger.published().is_some() && overlay != ledger.published() {
+                overlay = ledger.published();
                 continue;
             }
-            break (ledger, rows(&reads, found)?);
+            let rows = rows(&reads, found, &ledger)?;
+            break (ledger, rows);
         };
+        self.tidy(actor, guard.generation, &ledger);
         fault?;
         if rows.len() <= INLINE_MAX_PAGES {
             return Ok(answer(&ledger, &request.pgnos, &rows)?);
@@ -94,22 +108,31 @@ fn add_runs(reads: &mut Reads, wanted: &[u32], key: impl Fn(u32) -> Bytes) {
     }
 }
 
+/// A row as it is stored.
+struct Row {
+    key: Bytes,
+    value: Bytes,
+}
+
 /// The newest row of each page that has one.
-fn rows(reads: &Reads, found: Found) -> Result<BTreeMap<u32, Bytes>, Damaged> {
+fn rows(reads: &Reads, found: Found, ledger: &Ledger) -> Result<BTreeMap<u32, Row>, Damaged> {
     let singles = reads.keys.iter().cloned().zip(found.keys).skip(STANDING_KEYS);
-    let singles = singles.filter_map(|(key, row)| Some((key, row?)));
+    let singles = singles.filter_map(|(key, value)| Some((key, value?)));
     let mut rows = BTreeMap::new();
     // A page is read both times as a single key or both times in a range, and staged rows come after the others.
-    for (key, row) in singles.chain(found.ranges.into_iter().flatten()) {
-        rows.insert(record::last_u32(&key).ok_or(Damaged { record: "page" })?, row);
+    for (key, value) in singles.chain(found.ranges.into_iter().flatten()) {
+        let pgno = record::last_u32(&key).ok_or(Damaged { record: "page" })?;
+        if !page::is_staged(&key) || ledger.counts_staged(pgno) {
+            rows.insert(pgno, Row { key, value });
+        }
     }
     Ok(rows)
 }
 
-fn answer(ledger: &Ledger, pgnos: &[u32], rows: &BTreeMap<u32, Bytes>) -> Result<SqliteGetPagesOk, Damaged> {
+fn answer(ledger: &Ledger, pgnos: &[u32], rows: &BTreeMap<u32, Row>) -> Result<SqliteGetPagesOk, Damaged> {
     let mut decoded = BTreeMap::new();
     for (pgno, row) in rows.range(..=ledger.size) {
-        decoded.insert(pgno, page::decode(row)?);
+        decoded.insert(pgno, page::decode(&row.key, &row.value)?);
     }
     let pages = pgnos.iter().filter(|pgno| **pgno <= ledger.size).map(|pgno| {
         let bytes = decoded.get(pgno).cloned().unwrap_or_else(page::zeros);

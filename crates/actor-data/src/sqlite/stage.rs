@@ -3,9 +3,11 @@
 //! `begin` opens a numbered stage in the ledger. Each segment puts its pages into rows of that stage, where nobody reads
 //! them. `finalize` publishes the stage by changing the ledger alone, however many pages there are: from then on its
 //! rows count before those of the database, until upkeep has moved them. No step keeps other actors waiting for long.
-//! Staged pages count against the storage limit when they are published; before that, 128 MiB is the limit.
+//! Staged pages count against the storage limit when they are published; before that, 128 MiB is the limit for a host, and
+//! the storage limit for the engine itself, whose SQL may make commits of any size.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use protocol::envoy::{
     SqliteCommitFinalizeOk, SqliteCommitFinalizeRequest, SqliteCommitStageBeginOk, SqliteCommitStageBeginRequest,
@@ -14,26 +16,31 @@ use protocol::envoy::{
 use protocol::id::Id;
 use store::{Batch, Decision, Reads, Scan, View};
 
-use super::commit::{Attempt, resize};
+use super::commit::{Attempt, Done, advance};
 use super::dirty::{self, PackedPage};
 use super::error::{SqliteError, StageFault};
-use super::{Guard, check_quota, put_ledger, row_range, standing_reads};
+use super::undo::Change;
+use super::{Guard, check_quota, history, row_range, standing_reads};
 use crate::ledger::{Ledger, OpenStage, Stage};
 use crate::limits::{PAGE_BYTES, SEGMENT_SPAN_PAGES, SHARD_PAGES, STAGE_MAX_PAGES};
 use crate::{ActorData, Options, Standing, page, segment};
 
 impl ActorData {
-    /// Opens a staged commit; one that is open comes to nothing.
+    /// Opens a staged commit; one that is open comes to nothing. `session` is as for [`ActorData::commit`], here and in the
+    /// later steps.
     ///
     /// # Errors
     /// Those of `spec/storage.md` 6.5, and group `store` if the store fails.
     pub async fn stage_begin(
         &self,
         actor: Id,
+        session: Option<u64>,
         request: SqliteCommitStageBeginRequest,
     ) -> Result<SqliteCommitStageBeginOk, SqliteErrorResponse> {
-        let guard = Guard::new("staged commit", request.expected_generation, request.expected_head_txid)?;
-        let txid = self.settled(actor, move |view, _| begin(view, &actor, guard)).await?;
+        let guard = Guard::new("staged commit", session, request.expected_generation, request.expected_head_txid)?;
+        let guard = self.resume(actor, guard).await?;
+        let attempt = move |view: &View<'_>, _: &Options| begin(view, &actor, guard);
+        let txid = self.change(actor, guard, standing_reads(&actor), attempt).await?;
         Ok(SqliteCommitStageBeginOk { txid })
     }
 
@@ -44,24 +51,36 @@ impl ActorData {
     pub async fn stage_segment(
         &self,
         actor: Id,
+        session: Option<u64>,
         request: SqliteCommitStageSegmentRequest,
     ) -> Result<SqliteCommitStageSegmentOk, SqliteErrorResponse> {
-        let staged_bytes = self.try_stage_segment(actor, request).await?;
+        let staged_bytes = self.try_stage_segment(actor, session, request).await?;
         Ok(SqliteCommitStageSegmentOk { staged_bytes })
     }
 
-    async fn try_stage_segment(&self, actor: Id, request: SqliteCommitStageSegmentRequest) -> Result<u64, SqliteError> {
-        let guard = Guard::staged(request.expected_generation, request.txid)?;
-        if let Err(fault) = check_segment(&request) {
-            self.check_guard(actor, guard).await?;
-            return Err(fault);
-        }
+    async fn try_stage_segment(
+        &self,
+        actor: Id,
+        session: Option<u64>,
+        request: SqliteCommitStageSegmentRequest,
+    ) -> Result<u64, SqliteError> {
+        let guard = Guard::staged(session, request.expected_generation, request.txid)?;
+        // A stale host must hear that it is stale, whatever else is wrong.
+        let stage = self.check_guard(actor, guard).await?.stages;
+        check_segment(&request)?;
         let (txid, first_pgno) = (request.txid, request.first_pgno);
-        let pages = dirty::pack(request.dirty_pages).await?;
+        let pages = dirty::pack(request.dirty_pages, move |pgno| page::staged_key(&actor, stage, pgno)).await?;
+        let options = self.options.clone();
         self.transact(standing_reads(&actor), move |view| {
-            let mut ledger = guard.admit(Standing::of(view)?)?;
+            let mut ledger = guard.admit(Standing::of(&actor, view)?)?;
+            let (number, used_bytes) = (ledger.stages, ledger.used_bytes());
             let open = open_stage(&mut ledger, guard, txid)?;
+            if number != stage {
+                // Another one was begun since the pages were packed.
+                return Err(StageFault::NotOpen { txid }.into());
+            }
             add_segment(open, first_pgno, pages.len())?;
+            check_stage_size(open, guard, options.max_storage_bytes.max(used_bytes))?;
             let (batch, bytes) = segment_batch(&actor, &ledger, first_pgno, &pages);
             Ok(Decision::Commit(batch, bytes))
         })
@@ -75,18 +94,22 @@ impl ActorData {
     pub async fn finalize(
         &self,
         actor: Id,
+        session: Option<u64>,
         request: SqliteCommitFinalizeRequest,
     ) -> Result<SqliteCommitFinalizeOk, SqliteErrorResponse> {
-        let guard = Guard::staged(request.expected_generation, request.txid)?;
-        let head = self.settled(actor, move |view, options| finalize(view, options, &actor, guard, &request)).await?;
+        let guard = Guard::staged(session, request.expected_generation, request.txid)?;
+        let request = Arc::new(request);
+        let clock = self.clock.clone();
+        let attempt = move |view: &View<'_>, options: &Options| finalize(view, options, &actor, guard, &request, clock());
+        let head = self.change(actor, guard, standing_reads(&actor), attempt).await?;
         Ok(SqliteCommitFinalizeOk { head_txid: Some(head) })
     }
 }
 
 fn begin(view: &View<'_>, actor: &Id, guard: Guard) -> Result<Decision<Attempt>, SqliteError> {
-    let mut ledger = guard.admit(Standing::of(view)?)?;
+    let mut ledger = guard.admit(Standing::of(actor, view)?)?;
     if ledger.is_unsettled() {
-        return Ok(Decision::Skip(Attempt::Unsettled));
+        return Ok(Decision::Skip(Attempt::Unsettled { head: ledger.head }));
     }
     ledger.leftovers |= ledger.stage != Stage::None;
     ledger.stages += 1;
@@ -94,8 +117,9 @@ fn begin(view: &View<'_>, actor: &Id, guard: Guard) -> Result<Decision<Attempt>,
     let generation = u32::try_from(guard.generation).unwrap_or(u32::MAX);
     ledger.stage = Stage::Open(OpenStage { generation, ..OpenStage::default() });
     let mut batch = Batch::new();
-    put_ledger(&mut batch, actor, &ledger);
-    Ok(Decision::Commit(batch, Attempt::Done { txid: ledger.head + 1, upkeep: ledger.leftovers }))
+    ledger.put(&mut batch, actor);
+    let done = Done { txid: ledger.head + 1, ledger, change: None };
+    Ok(Decision::Commit(batch, Attempt::Done(Box::new(done))))
 }
 
 /// What is wrong with a segment whatever was staged before.
@@ -133,32 +157,44 @@ fn add_segment(open: &mut OpenStage, first_pgno: u32, pages: usize) -> Result<()
         return Err(StageFault::Overlap { first_pgno, last }.into());
     }
     let all = u64::from(open.pages) + pages as u64;
-    open.pages =
-        u32::try_from(all).ok().filter(|all| *all <= STAGE_MAX_PAGES).ok_or(SqliteError::StageTooLarge { pages: all })?;
+    open.pages = u32::try_from(all).map_err(|_| SqliteError::StageTooLarge { pages: all })?;
     open.segments += 1;
     open.last_segment = first_pgno;
     Ok(())
+}
+
+/// Refuses a stage with too many pages: for a host by their number; the engine's own may have any that can be published.
+fn check_stage_size(open: &OpenStage, guard: Guard, max_bytes: u64) -> Result<(), SqliteError> {
+    let payload = u64::from(open.pages) * PAGE_BYTES as u64;
+    match guard.session {
+        Some(_) if open.pages > STAGE_MAX_PAGES => Err(SqliteError::StageTooLarge { pages: open.pages.into() }),
+        None if payload > max_bytes => Err(SqliteError::QuotaExceeded { remaining: 0, payload }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The writes of a segment, and the bytes of its pages as they are stored.
 fn segment_batch(actor: &Id, ledger: &Ledger, first_pgno: u32, pages: &[PackedPage]) -> (Batch, u64) {
     let mut batch = Batch::new();
     for packed in pages {
-        batch.put(page::staged_key(actor, ledger.stages, packed.pgno), packed.row.clone());
+        batch.put(packed.key.clone(), packed.row.clone());
     }
-    batch.put(segment::key(actor, ledger.stages, first_pgno), segment::VALUE);
-    put_ledger(&mut batch, actor, ledger);
+    segment::put(&mut batch, actor, ledger.stages, first_pgno);
+    ledger.put(&mut batch, actor);
     (batch, pages.iter().map(|packed| packed.row.len() as u64).sum())
 }
 
-pub(super) fn finalize(
+fn finalize(
     view: &View<'_>,
     options: &Options,
     actor: &Id,
     guard: Guard,
     request: &SqliteCommitFinalizeRequest,
+    now: i64,
 ) -> Result<Decision<Attempt>, SqliteError> {
-    let mut ledger = guard.admit(Standing::of(view)?)?;
+    let standing = Standing::of(actor, view)?;
+    let retention_s = standing.retention_s();
+    let mut ledger = guard.admit(standing)?;
     let pages = open_stage(&mut ledger, guard, request.txid)?.pages;
     if view.range_count() == 0 {
         return Ok(Decision::ReadMore(segment_reads(actor, ledger.stages)));
@@ -168,13 +204,19 @@ pub(super) fn finalize(
     check_quota(options, &ledger, size, u64::from(pages) * PAGE_BYTES as u64)?;
 
     // Everything is settled: `begin` saw to it, and a commit since then would have closed the stage.
-    ledger.stage = if pages > 0 { Stage::Published } else { Stage::None };
-    ledger.head += 1;
+    let published = pages > 0;
+    let change = Change { size: ledger.size, high_water: ledger.high_water, pre_images: Vec::new(), published };
+    ledger.stage = if published { Stage::Published { number: ledger.stages, limit: size } } else { Stage::None };
+    advance(&mut ledger, guard, size);
+    if published && guard.session.is_some() {
+        ledger.held = ledger.head;
+    }
     let mut batch = Batch::new();
-    resize(&mut batch, actor, &mut ledger, size);
-    put_ledger(&mut batch, actor, &ledger);
-    let upkeep = ledger.leftovers || ledger.is_unsettled();
-    Ok(Decision::Commit(batch, Attempt::Done { txid: ledger.head, upkeep }))
+    // The pages are noted when they are moved.
+    history::keep(&mut batch, actor, &mut ledger, change.size, &[], retention_s, now)?;
+    ledger.put(&mut batch, actor);
+    let done = Done { txid: ledger.head, ledger, change: Some(change) };
+    Ok(Decision::Commit(batch, Attempt::Done(Box::new(done))))
 }
 
 fn segment_reads(actor: &Id, stage: u64) -> Reads {

@@ -20,6 +20,8 @@ pub(crate) struct World {
     pub(crate) data: ActorData,
     pub(crate) actor: Id,
     pub(crate) generation: u32,
+    /// Number of the connection over which requests come.
+    pub(crate) session: u64,
     /// What the clock shows.
     pub(crate) now: Arc<AtomicI64>,
 }
@@ -31,7 +33,7 @@ impl World {
     }
 
     pub(crate) async fn with_limit(max_storage_bytes: u64) -> Self {
-        Self::with(Store::memory(), Options { max_storage_bytes }).await
+        Self::with(Store::memory(), Options { max_storage_bytes, ..Options::default() }).await
     }
 
     /// On disk; after a first time, as the data was left.
@@ -40,11 +42,11 @@ impl World {
         Self::with(Store::open_lmdb(options).unwrap(), Options::default()).await
     }
 
-    async fn with(store: Store, options: Options) -> Self {
+    pub(crate) async fn with(store: Store, options: Options) -> Self {
         let now = Arc::new(AtomicI64::new(1_700_000_000_000));
         let clock = now.clone();
         let data = ActorData::new(store.clone(), options, Arc::new(move || clock.load(Ordering::Relaxed)));
-        let mut world = Self { store, data, actor: Id::from_parts([9; 16], 1), generation: 0, now };
+        let mut world = Self { store, data, actor: Id::from_parts([9; 16], 1), generation: 0, session: 1, now };
         world.start().await;
         world
     }
@@ -61,6 +63,14 @@ impl World {
         let mut batch = Batch::new();
         fence::mark_destroyed(&mut batch, &self.actor);
         self.store.write(batch).await.unwrap();
+    }
+
+    /// The host shows that it has seen the answer to the last commit, and everything left behind is done.
+    pub(crate) async fn settle(&self) {
+        let head = self.data.get_pages(self.actor, Some(self.session), self.get_request([])).await.unwrap().head_txid;
+        let request = SqliteGetPagesRequest { expected_head_txid: head, ..self.get_request([]) };
+        self.data.get_pages(self.actor, Some(self.session), request).await.unwrap();
+        self.data.settle(self.actor).await.unwrap();
     }
 
     /// Every key in the store.
@@ -96,12 +106,12 @@ impl World {
     /// Commits without a fence on the head.
     pub(crate) async fn commit(&self, pages: &[(u32, u8)], size: u32) -> SqliteResult<u64> {
         let request = self.commit_request(dirty(pages), size);
-        Ok(self.data.commit(self.actor, request).await?.head_txid.unwrap())
+        Ok(self.data.commit(self.actor, Some(self.session), request).await?.head_txid.unwrap())
     }
 
     /// Numbers of the pages in the answer, and the first byte of each, all of whose bytes must be alike.
     pub(crate) async fn read(&self, pgnos: impl IntoIterator<Item = u32>) -> SqliteResult<Vec<(u32, u8)>> {
-        let read = self.data.get_pages(self.actor, self.get_request(pgnos)).await?;
+        let read = self.data.get_pages(self.actor, Some(self.session), self.get_request(pgnos)).await?;
         let pages = read.pages.into_iter().map(|page| {
             let bytes = page.bytes.unwrap();
             assert!(bytes.len() == PAGE && bytes.iter().all(|byte| *byte == bytes[0]), "page {}", page.pgno);
@@ -116,7 +126,7 @@ impl World {
             expected_generation: Some(self.generation.into()),
             expected_head_txid: None,
         };
-        Ok(self.data.stage_begin(self.actor, request).await?.txid)
+        Ok(self.data.stage_begin(self.actor, Some(self.session), request).await?.txid)
     }
 
     pub(crate) async fn segment(&self, txid: u64, first_pgno: u32, pages: &[(u32, u8)]) -> SqliteResult<u64> {
@@ -127,7 +137,7 @@ impl World {
             first_pgno,
             dirty_pages: dirty(pages),
         };
-        Ok(self.data.stage_segment(self.actor, request).await?.staged_bytes)
+        Ok(self.data.stage_segment(self.actor, Some(self.session), request).await?.staged_bytes)
     }
 
     pub(crate) async fn finalize(&self, txid: u64, size: u32, segments: &[u32]) -> SqliteResult<u64> {
@@ -139,7 +149,7 @@ impl World {
             now_ms: 0,
             segment_first_pgnos: segments.to_vec(),
         };
-        Ok(self.data.finalize(self.actor, request).await?.head_txid.unwrap())
+        Ok(self.data.finalize(self.actor, Some(self.session), request).await?.head_txid.unwrap())
     }
 }
 
