@@ -1,0 +1,9 @@
+//! Sessions over pages in memory.
+
+#![allow(clippy::unwrap_used, reason = "an unwrap that fails is a test that fails")]
+
+mod commits;
+mod differential;
+mod semantics;
+mod support;
+mod torture;
