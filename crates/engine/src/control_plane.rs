@@ -27,6 +27,7 @@ use crate::random::Randomness;
 use crate::scheduler::{self, OutboundOrder, Scheduler, SchedulerConfig};
 use crate::serverless::{self, Endpoints};
 use crate::sockets::OpenSockets;
+use crate::sql::{RemoteSql, SqlSettings};
 
 /// What a control plane finds around it.
 pub(crate) struct Surroundings {
@@ -44,6 +45,7 @@ pub(crate) struct Surroundings {
 /// The parts that others are put on top of.
 pub(crate) struct ControlPlane {
     pub(crate) scheduler: Scheduler,
+    pub(crate) sql: RemoteSql,
     pub(crate) hosts: Hosts,
     pub(crate) tunnels: Tunnels,
     pub(crate) api: Router,
@@ -56,14 +58,16 @@ pub(crate) struct ControlPlane {
     pub(crate) endpoints: Endpoints,
 }
 
-/// Builds everything on what the store holds. [`Scheduler::run_timers`] is left to the caller.
+/// Builds everything on what the store holds. [`Scheduler::run_timers`] and [`RemoteSql::close_idle`] are left to the caller.
 pub(crate) async fn assemble(config: &Config, around: Surroundings) -> Result<ControlPlane, StartError> {
     let Surroundings { store, clock, randomness, gateway_id, topology, shutdown, alive } = around;
     let (datacenter_name, datacenter_label) =
         topology.own().map_or(("default".to_owned(), 1), |(name, own)| (name.to_owned(), own.datacenter_label));
-    let data_options = actor_data::Options { max_storage_bytes: config.sqlite.max_storage_bytes };
+    let data_options =
+        actor_data::Options { max_storage_bytes: config.sqlite.max_storage_bytes, ..actor_data::Options::default() };
     let data_clock = clock.clone();
     let data = ActorData::new(store.clone(), data_options, Arc::new(move || data_clock.now()));
+    let sql = RemoteSql::new(data.clone(), sql_settings(config));
     let catalog = Catalog::load(store.clone(), datacenter_label, clock.clone(), randomness.clone()).await?;
     let hosts = Hosts::new(envoy_rules(config), clock.clone(), randomness.clone());
     let pools = Pools::new(catalog.clone(), hosts.clone(), clock.clone(), breaker_rules(config));
@@ -79,8 +83,9 @@ pub(crate) async fn assemble(config: &Config, around: Surroundings) -> Result<Co
         creation_drip: config.pegboard.actor_create_rate_limit_drip_rate_ms.duration(),
     };
     let parts = scheduler::Parts {
-        store,
+        store: store.clone(),
         data: data.clone(),
+        sql: sql.clone(),
         catalog: catalog.clone(),
         hosts: hosts.clone(),
         pools,
@@ -113,6 +118,7 @@ pub(crate) async fn assemble(config: &Config, around: Surroundings) -> Result<Co
         scheduler: scheduler.clone(),
         hosts: hosts.clone(),
         data: data.clone(),
+        store,
         topology,
         admin_token: config.auth.admin_token.clone(),
         pool_rules: pool_rules(config),
@@ -124,6 +130,7 @@ pub(crate) async fn assemble(config: &Config, around: Surroundings) -> Result<Co
         scheduler: scheduler.clone(),
         tunnels: tunnels.clone(),
         data,
+        sql: sql.clone(),
         access,
         clock,
         randomness: randomness.clone(),
@@ -133,7 +140,7 @@ pub(crate) async fn assemble(config: &Config, around: Surroundings) -> Result<Co
         shutdown,
         _alive: alive,
     });
-    Ok(ControlPlane { scheduler, hosts, tunnels, api, envoys, datacenter_label, randomness, orders, endpoints })
+    Ok(ControlPlane { scheduler, sql, hosts, tunnels, api, envoys, datacenter_label, randomness, orders, endpoints })
 }
 
 fn ms(span: Millis) -> i64 {
@@ -187,6 +194,20 @@ fn pool_rules(config: &Config) -> PoolRules {
     PoolRules {
         default_drain_grace_s: u32::try_from(seconds).unwrap_or(u32::MAX),
         max_drain_grace_ms: longest.as_millis() as u64,
+    }
+}
+
+fn sql_settings(config: &Config) -> SqlSettings {
+    let sqlite = &config.sqlite;
+    // Both are checked to be far below what fits.
+    let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    SqlSettings {
+        max_sessions: number(sqlite.remote_max_sessions),
+        threads: number(sqlite.remote_threads),
+        memory_max_bytes: sqlite.remote_memory_max_size,
+        folder: config.file_system.path.clone(),
+        statement_timeout: sqlite.remote_statement_timeout_ms.duration(),
+        idle_timeout: sqlite.remote_idle_timeout_ms.duration(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway::Gateway;
 use protocol::envoy::GatewayId;
 use protocol::limits;
-use store::{LmdbOptions, Store};
+use store::{LmdbOptions, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -74,7 +74,7 @@ impl Engine {
             },
         )
         .await?;
-        let ControlPlane { scheduler, hosts, tunnels, api, envoys, datacenter_label, randomness, orders, endpoints } = plane;
+        let ControlPlane { scheduler, sql, hosts, tunnels, api, envoys, datacenter_label, randomness, orders, endpoints } = plane;
         let gateway = Gateway::new(Arc::new(scheduler.clone()), tunnels.clone(), gateway_config(&config));
         let listener = Arc::<ListenerMetrics>::default();
         let routes = Arc::new(Routes {
@@ -87,11 +87,20 @@ impl Engine {
             request_body_max_bytes: config.guard.http_max_request_body_size,
             metrics: listener.clone(),
         });
-        let sources = MetricsContext { hosts, scheduler: scheduler.clone(), gateway: gateway.clone(), tunnels, listener };
+        let sources = MetricsContext {
+            hosts,
+            scheduler: scheduler.clone(),
+            sql: sql.clone(),
+            gateway: gateway.clone(),
+            tunnels,
+            listener,
+            store: store.clone(),
+        };
         let metrics = metrics::router(sources, config.metrics.token.clone());
 
         let mut background = JoinSet::new();
         background.spawn(scheduler.run_timers());
+        background.spawn(sql.close_idle());
         background.spawn(poller::run(endpoints.clone()));
         background.spawn(serve_axum(peer, api));
         background.spawn(serve_axum(scrape, metrics));
@@ -123,6 +132,18 @@ impl Engine {
     /// Where the metrics port is bound.
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics_address
+    }
+
+    /// Waits until the engine cannot go on, because its store has failed for good, and says why. Then nothing is acknowledged any
+    /// more, and [`Engine::abandon`] is what is left to do: another process finds on disk all that ever was.
+    pub async fn failed(&self) -> StoreError {
+        self.store.failed().await
+    }
+
+    /// As [`Engine::shutdown`], but open requests, which cannot succeed any more, only have the time to hear so.
+    pub async fn abandon(mut self) {
+        self.grace = limits::SHUTDOWN_HOSTS_FAREWELL;
+        self.shutdown().await;
     }
 
     /// Stops: nothing new is accepted, WebSockets of clients are closed at once, open HTTP requests finish within

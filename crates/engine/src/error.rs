@@ -123,6 +123,12 @@ pub(crate) enum ApiError {
         /// The same as an object with all that is known.
         reason: Value,
     },
+    /// There is no room for what was to be stored. Nothing was done.
+    #[error("The engine has no room to store anything. Try again when its operator has made some.")]
+    StoreFull,
+    /// The engine's disk is read-only. Nothing was done.
+    #[error("The engine cannot store anything, because its disk is read-only. Try again when its operator has changed that.")]
+    StoreReadOnly,
     /// The engine failed. The cause is in the log.
     #[error("An internal error occurred")]
     Internal,
@@ -147,6 +153,7 @@ impl Coded for ApiError {
             | Self::KvKeyNotFound => "actor",
             Self::RunnerConfigInvalid { .. } | Self::RunnerConfigNotFound => "runner_config",
             Self::ServerlessPoolNotFound | Self::FailedToFetchMetadata { .. } => "serverless_runner_pool",
+            Self::StoreFull | Self::StoreReadOnly => "store",
             Self::Internal => "core",
         }
     }
@@ -176,6 +183,8 @@ impl Coded for ApiError {
             Self::NoRunnerConfigConfigured { .. } => "no_runner_config_configured",
             Self::KvKeyNotFound => "kv_key_not_found",
             Self::RunnerConfigInvalid { .. } => "invalid",
+            Self::StoreFull => "full",
+            Self::StoreReadOnly => "read_only",
             Self::Internal => "internal_error",
         }
     }
@@ -186,6 +195,7 @@ impl Coded for ApiError {
             (Self::Forbidden { .. }, _) => 403,
             (Self::CreationRateLimit, Surface::Gateway) => 429,
             (Self::Internal, _) => 500,
+            (Self::StoreFull | Self::StoreReadOnly, _) => 503,
             (
                 Self::BadRequest { .. }
                 | Self::InvalidInput { .. }
@@ -241,6 +251,8 @@ impl Coded for ApiError {
             | Self::KvKeyNotFound
             | Self::RunnerConfigNotFound
             | Self::ServerlessPoolNotFound
+            | Self::StoreFull
+            | Self::StoreReadOnly
             | Self::Internal => Vec::new(),
         };
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
@@ -249,6 +261,13 @@ impl Coded for ApiError {
 
 impl From<store::StoreError> for ApiError {
     fn from(error: store::StoreError) -> Self {
+        // The store has told the operator of these; each request would tell it once more.
+        if matches!(error, store::StoreError::Full(_)) {
+            return Self::StoreFull;
+        }
+        if matches!(error, store::StoreError::ReadOnly { .. }) {
+            return Self::StoreReadOnly;
+        }
         tracing::error!(%error, "the store failed");
         Self::Internal
     }

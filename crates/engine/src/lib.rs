@@ -6,6 +6,7 @@
 mod api;
 mod catalog;
 mod clock;
+pub mod commands;
 pub mod config;
 mod control_plane;
 mod engine;
@@ -24,6 +25,7 @@ mod serverless;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod sockets;
+mod sql;
 
 pub use engine::Engine;
 pub use error::StartError;

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use engine::Engine;
+use engine::commands::{self, Done};
 use engine::config::{
-    Cli, Command, Config, ConfigError, Durability, IneffectiveClass, Loaded, Sources, Start, load, read_sources,
+    Cli, Command, Config, ConfigError, DataTask, Durability, IneffectiveClass, Loaded, Sources, Start, load, read_sources,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -24,6 +25,10 @@ fn main() -> ExitCode {
     match command {
         Command::Start(start) => match load_config(&start) {
             Ok(loaded) => run(loaded),
+            Err(error) => failed(error.code(), &error),
+        },
+        Command::Data { config_paths, task } => match load_config(&Start { config_paths, host: None }) {
+            Ok(loaded) => work(&loaded.config, task),
             Err(error) => failed(error.code(), &error),
         },
         Command::ShowConfig { config_paths } => {
@@ -57,6 +62,15 @@ fn show(config: &Config) -> ExitCode {
     }
 }
 
+fn work(config: &Config, task: DataTask) -> ExitCode {
+    // A closed stdout is no reason to stop halfway.
+    match commands::run(config, task, &mut std::io::stdout()) {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::Badly) => ExitCode::FAILURE,
+        Err(error) => failed(&error.code(), &error),
+    }
+}
+
 fn say(text: &str) {
     // Whoever closes stdout does not want to read it; the engine goes on.
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -66,6 +80,9 @@ fn run(loaded: Loaded) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
         .with_writer(std::io::stderr)
+        // A message about a message that cannot be written would panic, in whichever thread that happens to be: the log may be
+        // on the same full disk.
+        .log_internal_errors(false)
         .init();
     for unused in &loaded.ineffective {
         let (key, origin, reason) = (unused.key, &unused.origin, unused.reason);
@@ -121,7 +138,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
         Durability::Fsync => {}
         Durability::Os => say("storage.durability is \"os\": a power failure may lose what was acknowledged last."),
     }
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        error = engine.failed() => {
+            engine.abandon().await;
+            let failure = anyhow::anyhow!("{error}; nothing is acknowledged any more, so the engine ends");
+            return Err(Failure { code: format!("store.{}", error.code()), error: failure });
+        }
+    }
     say("rivet-engine stops: open requests finish first; a second signal ends them.");
     tokio::select! {
         () = engine.shutdown() => {}
@@ -151,6 +175,9 @@ impl Signals {
     fn listen() -> anyhow::Result<Self> {
         let terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
         let interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+        // Where the size of files is limited, this would end the process. Handled once, it leaves an error for whoever writes.
+        let file_too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        drop(signal(file_too_large).context("SIGXFSZ cannot be handled")?);
         Ok(Self { terminate, interrupt })
     }
 

@@ -46,7 +46,7 @@ pub use handler::{Gateway, GatewayBody, RequestInfo, coded_response};
 pub use headers::{RAY_ID_HEADER, accept_ray_id, host_name};
 pub use io::ClientStream;
 pub use journal::{SocketId, SocketJournal, downstream_closed};
-pub use link::{EnvoyLink, HostId, LinkClosed, Outbox, Outgoing, SessionId, UnansweredPing};
+pub use link::{Content, EnvoyLink, HostId, LinkClosed, Outbox, Outgoing, SessionId, UnansweredPing};
 pub use obstacle::{GenerationEnd, Obstacle, PoolFault, VainWait};
 pub use throttle::{MessageRate, Throttle};
 pub use tunnel::{Tunnels, WaitingLimits};

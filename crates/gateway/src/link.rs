@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol::envoy::ToEnvoy;
 use protocol::limits;
@@ -27,8 +28,17 @@ pub struct LinkClosed;
 #[derive(Debug)]
 pub struct Outgoing {
     /// The message.
-    pub message: ToEnvoy,
+    pub content: Content,
     _budget: Option<OwnedSemaphorePermit>,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub enum Content {
+    /// A message, which the writer encodes.
+    Message(ToEnvoy),
+    /// One that was encoded in the host's protocol version by somebody who had more time than the writer.
+    Frame(Bytes),
 }
 
 /// Room in the queue for one message.
@@ -165,6 +175,12 @@ impl EnvoyLink {
         self.send_into(room, message)
     }
 
+    /// As [`Self::send`], for a message that was encoded in [`Self::protocol_version`]: large ones that take long.
+    pub async fn send_frame(&self, frame: Bytes) -> Result<(), LinkClosed> {
+        let room = self.room(frame.len()).await?;
+        self.push(Outgoing { content: Content::Frame(frame), _budget: Some(room.0) })
+    }
+
     /// Waits for room in the queue, as [`Self::send`] does.
     pub(crate) async fn room(&self, payload_bytes: usize) -> Result<Room, LinkClosed> {
         // One message may be larger than the whole budget only in theory; it then takes all of it.
@@ -175,7 +191,7 @@ impl EnvoyLink {
 
     /// Queues a message for which there is room. Never waits.
     pub(crate) fn send_into(&self, room: Room, message: ToEnvoy) -> Result<(), LinkClosed> {
-        self.push(Outgoing { message, _budget: Some(room.0) })
+        self.push(Outgoing { content: Content::Message(message), _budget: Some(room.0) })
     }
 
     /// How much of the queue's byte budget is in use. Control messages have no part in it.
@@ -185,7 +201,7 @@ impl EnvoyLink {
 
     /// Queues a control message at once, without budget: one that a request or a connection sends a bounded number of times.
     pub fn send_now(&self, message: ToEnvoy) -> Result<(), LinkClosed> {
-        self.push(Outgoing { message, _budget: None })
+        self.push(Outgoing { content: Content::Message(message), _budget: None })
     }
 
     /// Queues a small message that nobody misses when the queue is full: an answer to something that a host should not have
@@ -194,7 +210,7 @@ impl EnvoyLink {
         let budget = self.0.budget.clone().try_acquire_owned();
         if let Ok(budget) = budget {
             // A connection that has just ended needs no answers.
-            let _ = self.push(Outgoing { message, _budget: Some(budget) });
+            let _ = self.push(Outgoing { content: Content::Message(message), _budget: Some(budget) });
         }
     }
 

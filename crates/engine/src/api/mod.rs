@@ -18,6 +18,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use protocol::error::{Coded, Surface};
+use store::Store;
 use subtle::ConstantTimeEq;
 
 use crate::catalog::Catalog;
@@ -34,6 +35,7 @@ pub(crate) struct ApiContext {
     pub(crate) scheduler: Scheduler,
     pub(crate) hosts: Hosts,
     pub(crate) data: ActorData,
+    pub(crate) store: Store,
     pub(crate) topology: Topology,
     pub(crate) admin_token: Option<Secret>,
     pub(crate) pool_rules: PoolRules,

@@ -11,8 +11,14 @@ use super::{Answer, Context};
 /// The published release whose behaviour this engine has; hosts recognise a running engine by the document that carries it.
 pub(crate) const COMPATIBLE_VERSION: &str = "2.3.19";
 
-pub(super) async fn health() -> Json<Value> {
-    Json(json!({ "runtime": "engine", "status": "ok", "version": COMPATIBLE_VERSION }))
+/// The engine is there, and answers as long as it can. What its store cannot do at present is a member more: hosts that look for
+/// an engine must find this one all the same, and starting it anew would make no room on its disk.
+pub(super) async fn health(State(context): Context) -> Json<Value> {
+    let mut health = json!({ "runtime": "engine", "status": "ok", "version": COMPATIBLE_VERSION });
+    if let Some(trouble) = context.store.trouble() {
+        health["store"] = json!({ "code": trouble.code(), "message": trouble.to_string() });
+    }
+    Json(health)
 }
 
 pub(super) async fn metadata() -> Json<Value> {

@@ -147,9 +147,10 @@ impl Catalog {
             .collect()
     }
 
-    /// Writes a pool's configuration; returns whether its endpoint changed (`spec/engine-api.md` 8.5).
+    /// Writes a pool's configuration; returns whether its endpoint changed (`spec/engine-api.md` 8.5). What it does not say of
+    /// history stays as it was.
     pub(crate) async fn put_pool(&self, namespace: NamespaceId, name: &str, config: PoolConfig) -> Result<bool, ApiError> {
-        self.change_pool(namespace, name, move |_old| config).await
+        self.change_pool(namespace, name, move |old| config.with_history_of(old)).await
     }
 
     /// As [`Self::put_pool`], asked for by a host that starts: what an operator has set is kept.

@@ -17,6 +17,9 @@ pub(crate) struct PoolConfig {
     pub(crate) kind: PoolKind,
     pub(crate) drain_on_version_upgrade: bool,
     pub(crate) eviction: Eviction,
+    /// How long changes of databases can be taken back, in seconds; 0: not at all. `None`: as the engine's configuration says.
+    #[serde(default)]
+    pub(crate) history_retention_s: Option<u32>,
     pub(crate) metadata: Option<Value>,
 }
 
@@ -90,6 +93,7 @@ struct CommonRequest {
     actor_eviction_delay: Option<u32>,
     actor_eviction_period: Option<u32>,
     actor_eviction_rate: Option<f32>,
+    history_retention: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,6 +160,7 @@ impl PoolConfig {
                 period_s: common.actor_eviction_period.unwrap_or(0),
                 rate_per_s: common.actor_eviction_rate,
             },
+            history_retention_s: common.history_retention,
             metadata: request.metadata,
         })
     }
@@ -169,6 +174,13 @@ impl PoolConfig {
             }
             (PoolKind::Normal | PoolKind::Serverless(_), None | Some(_)) => self,
         }
+    }
+
+    /// The same with the history that the old configuration keeps, if this one does not say. The published clients know nothing
+    /// of it, and what they send at each start must not end it.
+    pub(super) fn with_history_of(self, old: Option<&Self>) -> Self {
+        let history_retention_s = self.history_retention_s.or(old.and_then(|old| old.history_retention_s));
+        Self { history_retention_s, ..self }
     }
 
     /// Whether the new configuration leads somewhere else than the old one (`spec/engine-api.md` 8.5).
@@ -192,7 +204,7 @@ impl PoolConfig {
         serde_json::to_vec(self).unwrap_or_default().into()
     }
 
-    pub(super) fn from_stored(value: &[u8]) -> Result<Self, CorruptRow> {
+    pub(crate) fn from_stored(value: &[u8]) -> Result<Self, CorruptRow> {
         serde_json::from_slice(value).map_err(|error| CorruptRow { kind: "pool", reason: error.to_string() })
     }
 
@@ -206,6 +218,9 @@ impl PoolConfig {
         variant.insert("actor_eviction_delay".into(), self.eviction.delay_s.into());
         variant.insert("actor_eviction_period".into(), self.eviction.period_s.into());
         variant.insert("actor_eviction_rate".into(), json!(self.eviction.rate_per_s.unwrap_or(DEFAULT_RATE_PER_S)));
+        if let Some(retention) = self.history_retention_s {
+            variant.insert("history_retention".into(), retention.into());
+        }
         let name = match &self.kind {
             PoolKind::Normal => "normal",
             PoolKind::Serverless(_) => "serverless",
@@ -364,6 +379,31 @@ mod tests {
         assert_eq!(host.clone().with_wishes_of(None), host);
         let serverless = check(json!({"serverless": {"url": "http://h/", "request_lifespan": 900}})).unwrap();
         assert_eq!(host.clone().with_wishes_of(Some(&serverless)), host);
+    }
+
+    #[test]
+    fn history_is_kept_until_somebody_says_otherwise() {
+        let with = |retention: Value| check(json!({"normal": {"history_retention": retention}})).unwrap();
+        let hour = with(json!(3600));
+        assert_eq!(hour.to_response(None)["normal"]["history_retention"], 3600);
+        assert_eq!(PoolConfig::from_stored(&hour.to_stored()), Ok(hour.clone()));
+        let silent = check(json!({"normal": {}})).unwrap();
+        assert_eq!(silent.to_response(None)["normal"].get("history_retention"), None);
+        assert_eq!(silent.clone().with_history_of(None), silent);
+        assert_eq!(silent.with_history_of(Some(&hour)), hour);
+        let serverless = check(json!({"serverless": {"url": "http://h/", "request_lifespan": 900}})).unwrap();
+        assert_eq!(serverless.with_history_of(Some(&hour)).history_retention_s, Some(3600));
+        let off = with(json!(0));
+        assert_eq!(off.clone().with_history_of(Some(&hour)), off);
+    }
+
+    #[test]
+    fn pools_stored_before_there_was_history_have_no_wish() {
+        let config = check(json!({"normal": {"history_retention": 5}})).unwrap();
+        let mut stored: Value = serde_json::from_slice(&config.to_stored()).unwrap();
+        stored.as_object_mut().unwrap().remove("history_retention_s").unwrap();
+        let read = PoolConfig::from_stored(stored.to_string().as_bytes()).unwrap();
+        assert_eq!(read, PoolConfig { history_retention_s: None, ..config });
     }
 
     #[test]

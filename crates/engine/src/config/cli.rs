@@ -45,6 +45,14 @@ enum Subcommands {
     Start(StartArgs),
     /// Look at the configuration
     Config(ConfigArgs),
+    /// Copy the whole store to a folder, also while the engine serves
+    Backup(BackupArgs),
+    /// Fill the empty data folder from a backup; the engine must not be running
+    Restore(RestoreArgs),
+    /// Look for damage in everything that is stored, also while the engine serves
+    Check(CheckArgs),
+    /// Do something with one actor
+    Actor(ActorArgs),
 }
 
 #[derive(Debug, Default, Args)]
@@ -76,6 +84,68 @@ enum ConfigCommands {
     Show(ConfigPaths),
 }
 
+#[derive(Debug, Args)]
+struct BackupArgs {
+    #[command(flatten)]
+    config: ConfigPaths,
+    /// Folder to make, or an empty one
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct RestoreArgs {
+    #[command(flatten)]
+    config: ConfigPaths,
+    /// The backup
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Restore also what `check` finds damage in
+    #[arg(long)]
+    even_if_damaged: bool,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigPaths,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// A backup or another data folder, instead of the configured one
+    #[arg(value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// Look in this process, which damage may end
+    #[arg(long, hide = true)]
+    here: bool,
+}
+
+#[derive(Debug, Args)]
+struct ActorArgs {
+    #[command(flatten)]
+    config: ConfigPaths,
+    #[command(subcommand)]
+    command: ActorCommands,
+}
+
+#[derive(Debug, Subcommand)]
+enum ActorCommands {
+    /// Write the SQLite database of an actor to a file, also while the engine serves
+    Export(ExportArgs),
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    #[command(flatten)]
+    config: ConfigPaths,
+    /// Id of the actor
+    #[arg(value_name = "ACTOR_ID")]
+    actor: String,
+    /// File to make
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
@@ -85,6 +155,46 @@ pub enum Command {
     ShowConfig {
         /// As given with `--config`, in order.
         config_paths: Vec<PathBuf>,
+    },
+    /// Do something with the data folder that this configuration names.
+    Data {
+        /// As given with `--config`, in order.
+        config_paths: Vec<PathBuf>,
+        /// What.
+        task: DataTask,
+    },
+}
+
+/// What can be done with a data folder without running the engine.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DataTask {
+    /// Copy everything to a folder.
+    Backup {
+        /// Where to.
+        folder: PathBuf,
+    },
+    /// Fill the data folder from a backup.
+    Restore {
+        /// The backup.
+        folder: PathBuf,
+        /// Also if there is damage in it.
+        even_if_damaged: bool,
+    },
+    /// Look for damage.
+    Check {
+        /// Another folder than the configured one.
+        folder: Option<PathBuf>,
+        /// In this process. Reading a file whose very structure is damaged may end it, so another one should be there to tell.
+        here: bool,
+        /// Answer in JSON.
+        json: bool,
+    },
+    /// Write an actor's database to a file.
+    Export {
+        /// Id of the actor, as given.
+        actor: String,
+        /// Where to.
+        file: PathBuf,
     },
 }
 
@@ -127,6 +237,23 @@ impl Cli {
                 config_paths.extend(config.paths);
                 config_paths.extend(show.paths);
                 Ok(Command::ShowConfig { config_paths })
+            }
+            Subcommands::Backup(BackupArgs { config, folder }) => {
+                config_paths.extend(config.paths);
+                Ok(Command::Data { config_paths, task: DataTask::Backup { folder } })
+            }
+            Subcommands::Restore(RestoreArgs { config, folder, even_if_damaged }) => {
+                config_paths.extend(config.paths);
+                Ok(Command::Data { config_paths, task: DataTask::Restore { folder, even_if_damaged } })
+            }
+            Subcommands::Check(CheckArgs { config, json, folder, here }) => {
+                config_paths.extend(config.paths);
+                Ok(Command::Data { config_paths, task: DataTask::Check { folder, here, json } })
+            }
+            Subcommands::Actor(ActorArgs { config, command: ActorCommands::Export(export) }) => {
+                config_paths.extend(config.paths);
+                config_paths.extend(export.config.paths);
+                Ok(Command::Data { config_paths, task: DataTask::Export { actor: export.actor, file: export.file } })
             }
         }
     }

@@ -49,14 +49,13 @@ pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("runtime.allow_version_rollback", "not in this version: data of a newer version is always refused"),
     ("sqlite.actor_read_bytes_per_second", NO_THROTTLE),
     ("sqlite.actor_write_bytes_per_second", NO_THROTTLE),
-    ("sqlite.pitr", "not in this version: there is no history of databases"),
 ];
 
 const ALWAYS_STREAMS: &str = "this engine always streams, with its own bounded buffers";
 const IN_PROCESS: &str = "inside one process messages and caches need no configuration";
 const NO_EVENT_QUEUES: &str = "the events of a host go straight to its actors";
 const NO_EXPIRY_QUEUE: &str = "what a lost host leaves behind is dealt with at once";
-const NO_HISTORY: &str = "this engine keeps no page history that would need compaction";
+const NO_COMPACTION: &str = "what this engine keeps needs no compaction";
 const NO_HOSTED_SERVICE: &str = "this engine reports to nobody";
 const NO_LEGACY_RUNNERS: &str = "this engine serves envoys only, not the older runner protocol";
 const NO_UPSTREAM_WORKER: &str = "this engine has no polling workflow worker";
@@ -126,22 +125,23 @@ pub(super) const NO_SUCH_MECHANISM: &[(&str, &str)] = &[
     ("runtime.worker_max_workflows_per_pull", NO_UPSTREAM_WORKER),
     ("runtime.worker_poll_interval_ms", NO_UPSTREAM_WORKER),
     ("runtime.worker_shutdown_duration", "background work has nothing left to finish when requests have ended"),
-    ("sqlite.compaction_admission_percent", NO_HISTORY),
-    ("sqlite.compaction_hot_fold_direct_to_shard", NO_HISTORY),
-    ("sqlite.compaction_install_admit_soft_util", NO_HISTORY),
-    ("sqlite.compaction_install_throttle_budget_multiplier", NO_HISTORY),
-    ("sqlite.compaction_max_hot_drain_span_txids", NO_HISTORY),
-    ("sqlite.compaction_read_bytes_per_second", NO_HISTORY),
-    ("sqlite.compaction_reclaim_admit_soft_util", NO_HISTORY),
-    ("sqlite.compaction_reclaim_throttle_budget_multiplier", NO_HISTORY),
-    ("sqlite.compaction_stage_admit_soft_util", NO_HISTORY),
-    ("sqlite.compaction_stage_throttle_backoff_ms", NO_HISTORY),
-    ("sqlite.compaction_stage_throttle_budget_multiplier", NO_HISTORY),
-    ("sqlite.compaction_write_bytes_per_second", NO_HISTORY),
-    ("sqlite.manager_idle_poll_interval_ms", NO_HISTORY),
-    ("sqlite.manager_reclaim_interval_ms", NO_HISTORY),
+    ("sqlite.compaction_admission_percent", NO_COMPACTION),
+    ("sqlite.compaction_hot_fold_direct_to_shard", NO_COMPACTION),
+    ("sqlite.compaction_install_admit_soft_util", NO_COMPACTION),
+    ("sqlite.compaction_install_throttle_budget_multiplier", NO_COMPACTION),
+    ("sqlite.compaction_max_hot_drain_span_txids", NO_COMPACTION),
+    ("sqlite.compaction_read_bytes_per_second", NO_COMPACTION),
+    ("sqlite.compaction_reclaim_admit_soft_util", NO_COMPACTION),
+    ("sqlite.compaction_reclaim_throttle_budget_multiplier", NO_COMPACTION),
+    ("sqlite.compaction_stage_admit_soft_util", NO_COMPACTION),
+    ("sqlite.compaction_stage_throttle_backoff_ms", NO_COMPACTION),
+    ("sqlite.compaction_stage_throttle_budget_multiplier", NO_COMPACTION),
+    ("sqlite.compaction_write_bytes_per_second", NO_COMPACTION),
+    ("sqlite.manager_idle_poll_interval_ms", NO_COMPACTION),
+    ("sqlite.manager_reclaim_interval_ms", NO_COMPACTION),
+    ("sqlite.pitr.interval_ms", "every commit is kept, so that any time can be gone back to"),
     ("sqlite.unstable_disable_commit_size_cap", "the limit on a commit protects every actor of a node"),
-    ("sqlite.unstable_disable_compaction", NO_HISTORY),
+    ("sqlite.unstable_disable_compaction", NO_COMPACTION),
     ("telemetry", NO_HOSTED_SERVICE),
     ("topology.datacenters.*.is_leader", ONE_DATACENTER),
     ("topology.datacenters.*.peer_url", ONE_DATACENTER),

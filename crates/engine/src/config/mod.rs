@@ -33,7 +33,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    cli::{Cli, Command, Start, UnknownService},
+    cli::{Cli, Command, DataTask, Start, UnknownService},
     error::{ConfigError, Origin},
     guard::{Guard, Https, RateLimit, Tls},
     ineffective::{Ineffective, IneffectiveClass},
@@ -42,7 +42,7 @@ pub use self::{
     runtime::Runtime,
     sections::{ApiPeer, Auth, Logs, Metrics, Outbound},
     shell::read_sources,
-    storage::{Durability, FileSystem, Nats, Postgres, PostgresSsl, Sqlite, Storage},
+    storage::{Durability, FileSystem, Nats, Pitr, Postgres, PostgresSsl, Sqlite, Storage},
     topology::{Datacenter, Topology},
     values::{HttpUrl, Micros, Millis, Network, Secret, Secs, Span},
 };

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use protocol::limits;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Millis, Secret};
@@ -109,15 +110,29 @@ fn nats_subscription_capacity() -> u64 {
     262_144
 }
 
-/// Limits of what one actor stores.
+/// Limits of what one actor stores, and of the SQL that the engine executes for hosts without a SQLite of their own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sqlite {
     /// Bytes one actor may store, key-value and SQLite together; at least 1.
     pub max_storage_bytes: u64,
+    /// Databases in which the engine executes SQL that may be open at once; at least 1. Above it the one that was idle for
+    /// longest is closed, and opened again at its next statement.
+    pub remote_max_sessions: u64,
+    /// Statements that the engine executes at once; 1 to 400.
+    pub remote_threads: u64,
+    /// Bytes of memory that they may all use together: caches, sorts and results of statements; and as much again for what open
+    /// transactions have changed, which goes into the data folder beyond that. At least 16 MiB.
+    pub remote_memory_max_size: u64,
+    /// From the arrival of a statement to its end; at least 1 ms. Hosts wait for about 30 s.
+    pub remote_statement_timeout_ms: Millis,
+    /// A database without open transaction is closed after this time without a statement; at least 1 ms.
+    pub remote_idle_timeout_ms: Millis,
+
+    /// The history of databases.
+    pub pitr: Pitr,
 
     // Accepted without effect, see `ineffective`.
-    pitr: Option<Pitr>,
     compaction_write_bytes_per_second: Option<u64>,
     compaction_read_bytes_per_second: Option<u64>,
     actor_write_bytes_per_second: Option<u64>,
@@ -142,7 +157,12 @@ impl Default for Sqlite {
     fn default() -> Self {
         Self {
             max_storage_bytes: actor_data::limits::DEFAULT_MAX_STORAGE_BYTES,
-            pitr: None,
+            remote_max_sessions: limits::REMOTE_SQL_SESSIONS_MAX,
+            remote_threads: limits::REMOTE_SQL_THREADS,
+            remote_memory_max_size: limits::REMOTE_SQL_MEMORY_MAX_BYTES,
+            remote_statement_timeout_ms: Millis::of(limits::REMOTE_SQL_STATEMENT_TIMEOUT),
+            remote_idle_timeout_ms: Millis::of(limits::REMOTE_SQL_IDLE_TIMEOUT),
+            pitr: Pitr::default(),
             compaction_write_bytes_per_second: None,
             compaction_read_bytes_per_second: None,
             actor_write_bytes_per_second: None,
@@ -165,9 +185,13 @@ impl Default for Sqlite {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Pitr {
+/// How far back a database can be put. Pools may differ, by their option `history_retention`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pitr {
+    /// How long changes can be taken back; 0: not at all. A change of this counts from each actor's next start on.
+    pub retention_ms: Millis,
+
+    // Accepted without effect, see `ineffective`.
     interval_ms: Millis,
-    retention_ms: Millis,
 }

@@ -3,10 +3,17 @@
 use std::ops::RangeInclusive;
 
 use super::{
-    Config, EnvoyLoadBalancer, Guard, Nats, Pegboard, Topology,
+    Config, EnvoyLoadBalancer, Guard, Nats, Pegboard, Sqlite, Topology,
     error::{ConfigError, Origin},
     tree::Node,
 };
+
+/// More open databases than this would not fit into the memory of any machine.
+const REMOTE_SESSIONS_MAX: u64 = 1_000_000;
+/// The threads that execute SQL are part of 512 for everything that takes long; the rest stays free for other work.
+const REMOTE_THREADS_MAX: u64 = 400;
+/// With less than this SQLite could hardly do anything.
+const REMOTE_MEMORY_MIN_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A key and what is wrong with its value.
 pub(super) struct Violation {
@@ -54,7 +61,22 @@ pub(super) fn check(config: &Config) -> Result<(), Violation> {
     check_shutdown(config)?;
     check_topology(&config.topology)?;
     check_drivers(config)?;
-    require_range(config.sqlite.max_storage_bytes, 1..=u64::MAX, "sqlite.max_storage_bytes")
+    check_sqlite(&config.sqlite)
+}
+
+fn check_sqlite(sqlite: &Sqlite) -> Result<(), Violation> {
+    let ranges = [
+        ("max_storage_bytes", sqlite.max_storage_bytes, 1..=u64::MAX),
+        ("remote_max_sessions", sqlite.remote_max_sessions, 1..=REMOTE_SESSIONS_MAX),
+        ("remote_threads", sqlite.remote_threads, 1..=REMOTE_THREADS_MAX),
+        ("remote_memory_max_size", sqlite.remote_memory_max_size, REMOTE_MEMORY_MIN_BYTES..=u64::MAX),
+        ("remote_statement_timeout_ms", sqlite.remote_statement_timeout_ms.count(), 1..=u64::MAX),
+        ("remote_idle_timeout_ms", sqlite.remote_idle_timeout_ms.count(), 1..=u64::MAX),
+    ];
+    for (key, value, range) in ranges {
+        require_range(value, range, &format!("sqlite.{key}"))?;
+    }
+    Ok(())
 }
 
 fn check_guard(guard: &Guard) -> Result<(), Violation> {

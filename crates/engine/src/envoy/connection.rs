@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::hosts::{Connected, Host, Hosts};
 use crate::random::Randomness;
 use crate::scheduler::Scheduler;
+use crate::sql::{RemoteSql, SqlCaller, SqlRequest, SqlWork};
 
 /// Random addition to the ping interval, so that many hosts do not ping in step.
 const PING_JITTER_MS: u64 = 128;
@@ -42,6 +43,7 @@ pub(crate) struct EnvoyContext {
     pub(crate) scheduler: Scheduler,
     pub(crate) tunnels: Tunnels,
     pub(crate) data: ActorData,
+    pub(crate) sql: RemoteSql,
     pub(crate) access: Access,
     pub(crate) clock: Clock,
     pub(crate) randomness: Randomness,
@@ -170,6 +172,7 @@ pub(super) async fn serve(
     stream: impl Stream<Item = Received> + Unpin,
 ) -> End {
     let Arrived { host, params } = arrived;
+    let namespace = params.namespace.clone();
     // The init message is the first in the queue, before the connection is known to anybody else.
     let stop_threshold_ms = context.scheduler.pool_stop_threshold_ms(host.namespace_id, &params.pool_name);
     let init = ProtocolMetadata { actor_stop_threshold: stop_threshold_ms, ..context.init.clone() };
@@ -179,7 +182,7 @@ pub(super) async fn serve(
     let pump = tokio::spawn(pump::run(context.clone(), host.clone(), link.clone()));
     tracing::info!(envoy_key = %host.key, version = params.version, "host connected");
 
-    let storage = StorageLanes::new(context.data.clone(), context.scheduler.clone(), host.clone(), link.clone());
+    let storage = StorageLanes::new(&context, SqlCaller::new(host.clone(), link.clone(), namespace));
     let connection = Connection { context, host, link, storage, held_up: AtomicBool::new(false) };
     let end = connection.live(stream).await;
     match &end {
@@ -339,23 +342,15 @@ impl Connection {
             ToRivet::SqliteCommitFinalize { request_id, data } => {
                 self.storage.push(StorageRequest::Finalize(request_id, data)).await;
             }
-            ToRivet::SqliteExec { request_id, .. } => {
-                self.answer(ToEnvoy::SqliteExec { request_id, data: Err(super::storage::no_remote_sql()) }).await;
-            }
-            ToRivet::SqliteExecute { request_id, .. } => {
-                self.answer(ToEnvoy::SqliteExecute { request_id, data: Err(super::storage::no_remote_sql()) }).await;
-            }
-            ToRivet::SqliteExecuteBatch { request_id, .. } => {
-                self.answer(ToEnvoy::SqliteExecuteBatch { request_id, data: Err(super::storage::no_remote_sql()) }).await;
-            }
+            ToRivet::SqliteExec { request_id, data } => self.sql(request_id, SqlWork::Exec(data)).await,
+            ToRivet::SqliteExecute { request_id, data } => self.sql(request_id, SqlWork::Execute(data)).await,
+            ToRivet::SqliteExecuteBatch { request_id, data } => self.sql(request_id, SqlWork::Batch(data)).await,
         }
         Ok(())
     }
 
-    /// Waits for room in the queue: a host may ask any number of times.
-    async fn answer(&self, message: ToEnvoy) {
-        // A connection that has ended needs no answers.
-        let _ = self.link.send(message, 0).await;
+    async fn sql(&self, request_id: u32, work: SqlWork) {
+        self.storage.push(StorageRequest::Sql(SqlRequest { request_id, work })).await;
     }
 
     async fn metadata(&self, metadata: ToRivetMetadata) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
+use gateway::Content;
 use lifecycle::actor::{Command, Input};
 use protocol::envoy::{CommandStartActor, EventWrapper, ToEnvoy};
 use protocol::error::close_reason;
@@ -41,14 +42,22 @@ pub(crate) fn connect(context: Arc<EnvoyContext>, query: &str) -> Result<(HostEn
     let admitted = connection::admit(&context, query).map_err(|refusal| close_reason(&refusal, RAY))?;
     let arrived = admitted.arrive(&context);
     let (link, mut outbox) = arrived.link(&context);
+    let version = link.protocol_version();
     let (frames, mut incoming) = mpsc::unbounded_channel::<Bytes>();
     let (outgoing, messages) = mpsc::unbounded_channel();
     let stream = stream::poll_fn(move |context| incoming.poll_recv(context).map(|frame| Some(Ok(Message::binary(frame?)))));
     let task = tokio::spawn(async move {
         let write = async {
             while let Some(message) = outbox.messages.recv().await {
-                // Whoever does not read any more has dropped the connection altogether.
-                let _ = outgoing.send(FromEngine::Message(message.message));
+                let message = match message.content {
+                    Content::Message(message) => Ok(message),
+                    Content::Frame(frame) => ToEnvoy::decode(frame, version),
+                };
+                match message {
+                    // Whoever does not read any more has dropped the connection altogether.
+                    Ok(message) => drop(outgoing.send(FromEngine::Message(message))),
+                    Err(error) => tracing::error!(%error, "the engine has sent what no host can decode"),
+                }
             }
             // The queue ends with the connection.
             std::future::pending::<()>().await;

@@ -1,10 +1,10 @@
-//! Storage requests of hosts: one after another per actor, different actors side by side (`spec/storage.md` 2.4).
+//! Storage requests of hosts: one after another per actor, different actors side by side (`spec/storage.md` 2.4). SQL that is
+//! executed here has a lane of its own beside that of pages and key-value data, because a statement may take long.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use actor_data::ActorData;
-use gateway::EnvoyLink;
 use parking_lot::Mutex;
 use protocol::envoy::{
     KvRequestData, KvResponseData, SqliteCommitFinalizeRequest, SqliteCommitRequest, SqliteCommitStageBeginRequest,
@@ -13,9 +13,11 @@ use protocol::envoy::{
 use protocol::id::ActorId;
 use protocol::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
-use crate::hosts::Host;
+use super::connection::EnvoyContext;
 use crate::scheduler::Scheduler;
+use crate::sql::{RemoteSql, SqlAnswer, SqlCaller, SqlReply, SqlRequest};
 
 /// A request as it came.
 pub(super) enum StorageRequest {
@@ -25,6 +27,16 @@ pub(super) enum StorageRequest {
     StageBegin(u32, SqliteCommitStageBeginRequest),
     StageSegment(u32, SqliteCommitStageSegmentRequest),
     Finalize(u32, SqliteCommitFinalizeRequest),
+    Sql(SqlRequest),
+}
+
+/// What is done one after the other for an actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Family {
+    /// Its pages and key-value data.
+    Data,
+    /// Its SQL.
+    Sql,
 }
 
 /// The requests of one connection. What waits is bounded by bytes: above the bound the connection is read no further.
@@ -35,25 +47,33 @@ pub(super) struct StorageLanes {
 
 struct Shared {
     data: ActorData,
+    sql: RemoteSql,
     scheduler: Scheduler,
-    host: Arc<Host>,
-    link: EnvoyLink,
+    caller: SqlCaller,
     /// An entry means that its lane runs; the queue holds what waits for it.
-    lanes: Mutex<HashMap<ActorId, VecDeque<Job>>>,
+    lanes: Mutex<HashMap<(ActorId, Family), VecDeque<Job>>>,
 }
 
 struct Job {
     request: StorageRequest,
     /// What the host ran when the request came: a later generation must not do what an earlier one asked for.
     assigned: Option<u32>,
+    /// By when SQL must have been executed.
+    deadline: Instant,
     _budget: Option<OwnedSemaphorePermit>,
 }
 
 const BUDGET_UNIT_BYTES: usize = limits::KIB;
 
 impl StorageLanes {
-    pub(super) fn new(data: ActorData, scheduler: Scheduler, host: Arc<Host>, link: EnvoyLink) -> Self {
-        let shared = Shared { data, scheduler, host, link, lanes: Mutex::default() };
+    pub(super) fn new(context: &EnvoyContext, caller: SqlCaller) -> Self {
+        let shared = Shared {
+            data: context.data.clone(),
+            sql: context.sql.clone(),
+            scheduler: context.scheduler.clone(),
+            caller,
+            lanes: Mutex::default(),
+        };
         let units = limits::STORAGE_QUEUE_MAX_BYTES / BUDGET_UNIT_BYTES;
         Self { shared: Arc::new(shared), budget: Arc::new(Semaphore::new(units)) }
     }
@@ -63,58 +83,77 @@ impl StorageLanes {
         let actor = match request.actor_id().parse::<ActorId>() {
             Ok(actor) => actor,
             Err(error) => {
-                self.shared.reply(request.refused_id(&error.to_string())).await;
+                request.refuse_id(&self.shared, &error.to_string()).await;
                 return;
             }
         };
         // The first word of a generation that an endpoint was asked for may be a read of its pages.
         if let Some(generation) = request.expected_generation() {
-            self.shared.scheduler.claim(&self.shared.host, actor, generation);
+            self.shared.scheduler.claim(&self.shared.caller.host, actor, generation);
         }
-        let assigned = self.shared.host.generation_of(actor);
+        let assigned = self.shared.caller.host.generation_of(actor);
+        let lane = (actor, request.family());
+        let deadline = self.shared.sql.deadline();
         let units = request.payload_bytes().div_ceil(BUDGET_UNIT_BYTES).max(1) as u32;
         // The budget is never closed, so there always is a permit at some point.
         let budget = self.budget.clone().acquire_many_owned(units).await.ok();
-        let job = Job { request, assigned, _budget: budget };
+        let job = Job { request, assigned, deadline, _budget: budget };
         let mut lanes = self.shared.lanes.lock();
-        match lanes.get_mut(&actor) {
+        match lanes.get_mut(&lane) {
             Some(waiting) => waiting.push_back(job),
             None => {
-                lanes.insert(actor, VecDeque::new());
+                lanes.insert(lane, VecDeque::new());
                 drop(lanes);
-                tokio::spawn(run_lane(self.shared.clone(), actor, job));
+                tokio::spawn(run_lane(self.shared.clone(), lane, job));
             }
         }
     }
 }
 
-async fn run_lane(shared: Arc<Shared>, actor: ActorId, first: Job) {
+impl Drop for StorageLanes {
+    /// The connection has ended. What its statements did not commit is undone.
+    fn drop(&mut self) {
+        let link = &self.shared.caller.link;
+        // Before the sessions are looked for: from here on there are no new ones.
+        link.close();
+        self.shared.sql.connection_ended(link);
+    }
+}
+
+async fn run_lane(shared: Arc<Shared>, lane: (ActorId, Family), first: Job) {
+    let host = &shared.caller.host;
+    // SQL waits by itself for what runs for an old connection.
+    let _turn = match lane.1 {
+        Family::Data => Some(host.turns.take(lane.0).await),
+        Family::Sql => None,
+    };
     let mut next = Some(first);
     while let Some(job) = next {
-        // The host repeats over its next connection what was not answered over this one.
-        if shared.link.is_closed() {
-            shared.lanes.lock().remove(&actor);
+        // A host does not wait for answers over a connection that has ended, and says anew over the next one what it wants.
+        if shared.caller.link.is_closed() || !host.is_connected_over(shared.caller.link.session()) {
+            shared.lanes.lock().remove(&lane);
             return;
         }
-        let answer = shared.answer(actor, job.assigned, job.request).await;
-        shared.reply(answer).await;
+        shared.serve(lane.0, job).await;
         let mut lanes = shared.lanes.lock();
-        next = lanes.get_mut(&actor).and_then(VecDeque::pop_front);
+        next = lanes.get_mut(&lane).and_then(VecDeque::pop_front);
         if next.is_none() {
-            lanes.remove(&actor);
+            lanes.remove(&lane);
         }
     }
 }
 
 impl Shared {
-    async fn reply(&self, answer: ToEnvoy) {
-        let bytes = answer_bytes(&answer);
-        // A connection that has ended needs no answers: its host gives up what it sent over it.
-        let _ = self.link.send(answer, bytes).await;
-    }
-
-    async fn answer(&self, actor: ActorId, assigned: Option<u32>, request: StorageRequest) -> ToEnvoy {
-        match request {
+    /// Answers a request.
+    async fn serve(&self, actor: ActorId, job: Job) {
+        let Job { request, assigned, deadline, _budget } = job;
+        // A host whose connection broke goes on from what it was told over that one.
+        let session = Some(self.caller.link.session().0);
+        let answer = match request {
+            StorageRequest::Sql(request) => {
+                let answer = self.sql.answer(&self.caller, actor, assigned, request, deadline).await;
+                return self.reply_to_sql(answer).await;
+            }
             StorageRequest::Kv(ToRivetKvRequest { request_id, data, .. }) => {
                 let data = match assigned {
                     Some(generation) => self.data.kv(actor, generation, data).await,
@@ -124,40 +163,55 @@ impl Shared {
             }
             StorageRequest::GetPages(request_id, request) => {
                 let data = match foreign(assigned, request.expected_generation) {
-                    None => self.data.get_pages(actor, request).await,
+                    None => self.data.get_pages(actor, session, request).await,
                     Some(refusal) => Err(refusal),
                 };
                 ToEnvoy::SqliteGetPages { request_id, data }
             }
             StorageRequest::Commit(request_id, request) => {
                 let data = match foreign(assigned, request.expected_generation) {
-                    None => self.data.commit(actor, request).await,
+                    None => self.data.commit(actor, session, request).await,
                     Some(refusal) => Err(refusal),
                 };
                 ToEnvoy::SqliteCommit { request_id, data }
             }
             StorageRequest::StageBegin(request_id, request) => {
                 let data = match foreign(assigned, request.expected_generation) {
-                    None => self.data.stage_begin(actor, request).await,
+                    None => self.data.stage_begin(actor, session, request).await,
                     Some(refusal) => Err(refusal),
                 };
                 ToEnvoy::SqliteCommitStageBegin { request_id, data }
             }
             StorageRequest::StageSegment(request_id, request) => {
                 let data = match foreign(assigned, request.expected_generation) {
-                    None => self.data.stage_segment(actor, request).await,
+                    None => self.data.stage_segment(actor, session, request).await,
                     Some(refusal) => Err(refusal),
                 };
                 ToEnvoy::SqliteCommitStageSegment { request_id, data }
             }
             StorageRequest::Finalize(request_id, request) => {
                 let data = match foreign(assigned, request.expected_generation) {
-                    None => self.data.finalize(actor, request).await,
+                    None => self.data.finalize(actor, session, request).await,
                     Some(refusal) => Err(refusal),
                 };
                 ToEnvoy::SqliteCommitFinalize { request_id, data }
             }
-        }
+        };
+        self.reply(answer).await;
+    }
+
+    async fn reply(&self, answer: ToEnvoy) {
+        let bytes = answer_bytes(&answer);
+        // A connection that has ended needs no answers: its host gives up what it sent over it.
+        let _ = self.caller.link.send(answer, bytes).await;
+    }
+
+    async fn reply_to_sql(&self, answer: SqlAnswer) {
+        let SqlAnswer { reply, turn: _turn } = answer;
+        let _ = match reply {
+            SqlReply::Message(message, bytes) => self.caller.link.send(message, bytes).await,
+            SqlReply::Frame(frame) => self.caller.link.send_frame(frame).await,
+        };
     }
 }
 
@@ -173,16 +227,19 @@ fn foreign(assigned: Option<u32>, expected_generation: Option<u64>) -> Option<Sq
     })
 }
 
-/// The answer to statements that the engine is asked to execute: it stores pages, but runs no SQL yet.
-pub(super) fn no_remote_sql() -> SqliteErrorResponse {
-    SqliteErrorResponse {
-        group: "sqlite".into(),
-        code: "remote_unavailable".into(),
-        message: "remote SQL execution is unavailable in this version of the engine; use the local SQLite backend".into(),
-    }
-}
-
 impl StorageRequest {
+    fn family(&self) -> Family {
+        match self {
+            Self::Kv(_)
+            | Self::GetPages(..)
+            | Self::Commit(..)
+            | Self::StageBegin(..)
+            | Self::StageSegment(..)
+            | Self::Finalize(..) => Family::Data,
+            Self::Sql(_) => Family::Sql,
+        }
+    }
+
     fn actor_id(&self) -> &str {
         match self {
             Self::Kv(request) => &request.actor_id,
@@ -191,6 +248,7 @@ impl StorageRequest {
             Self::StageBegin(_, request) => &request.actor_id,
             Self::StageSegment(_, request) => &request.actor_id,
             Self::Finalize(_, request) => &request.actor_id,
+            Self::Sql(request) => request.actor_id(),
         }
     }
 
@@ -203,6 +261,7 @@ impl StorageRequest {
             Self::StageBegin(_, request) => request.expected_generation,
             Self::StageSegment(_, request) => request.expected_generation,
             Self::Finalize(_, request) => request.expected_generation,
+            Self::Sql(request) => Some(request.generation()),
         };
         generation.and_then(|generation| u32::try_from(generation).ok())
     }
@@ -222,17 +281,18 @@ impl StorageRequest {
             Self::Commit(_, request) => pages(&request.dirty_pages),
             Self::StageSegment(_, request) => pages(&request.dirty_pages),
             Self::StageBegin(..) | Self::Finalize(..) => 0,
+            Self::Sql(request) => request.payload_bytes(),
         }
     }
 
-    /// The answer to a request whose actor id is none.
-    fn refused_id(self, reason: &str) -> ToEnvoy {
+    /// Answers a request whose actor id is none.
+    async fn refuse_id(self, shared: &Shared, reason: &str) {
         let refusal = || SqliteErrorResponse {
             group: "core".into(),
             code: "internal_error".into(),
             message: format!("invalid sqlite actor id: {reason}"),
         };
-        match self {
+        let answer = match self {
             Self::Kv(request) => {
                 let data = KvResponseData::Error { message: reason.to_owned() };
                 ToEnvoy::KvResponse { request_id: request.request_id, data }
@@ -242,7 +302,9 @@ impl StorageRequest {
             Self::StageBegin(request_id, _) => ToEnvoy::SqliteCommitStageBegin { request_id, data: Err(refusal()) },
             Self::StageSegment(request_id, _) => ToEnvoy::SqliteCommitStageSegment { request_id, data: Err(refusal()) },
             Self::Finalize(request_id, _) => ToEnvoy::SqliteCommitFinalize { request_id, data: Err(refusal()) },
-        }
+            Self::Sql(request) => return shared.reply_to_sql(request.refusal(refusal())).await,
+        };
+        shared.reply(answer).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::stream;
-use gateway::Outbox;
+use gateway::{Content, Outbox};
 use protocol::envoy::{
     ActorCheckpoint, ActorState, Event, EventWrapper, GatewayId, KvRequestData, KvResponseData, PROTOCOL_VERSION, ToEnvoy,
     ToRivet, ToRivetKvRequest,
@@ -53,7 +53,13 @@ impl Scene {
         let context = control_plane::assemble(&config, surroundings).await.unwrap().envoys;
         let namespace = context.catalog.namespace("default").unwrap().namespace_id;
         let eviction = Eviction::default();
-        let pool = PoolConfig { kind: PoolKind::Normal, drain_on_version_upgrade: true, eviction, metadata: None };
+        let pool = PoolConfig {
+            kind: PoolKind::Normal,
+            drain_on_version_upgrade: true,
+            eviction,
+            history_retention_s: None,
+            metadata: None,
+        };
         context.catalog.put_pool(namespace, "default", pool).await.unwrap();
 
         let arrived = admit(&context, QUERY).unwrap_or_else(|why| panic!("{why}")).arrive(&context);
@@ -68,7 +74,9 @@ impl Scene {
 
     /// The next message that the engine sends.
     async fn next(&mut self) -> ToEnvoy {
-        timeout(Duration::from_secs(600), self.outbox.messages.recv()).await.unwrap().unwrap().message
+        let outgoing = timeout(Duration::from_secs(600), self.outbox.messages.recv()).await.unwrap().unwrap();
+        let Content::Message(message) = outgoing.content else { panic!("{outgoing:?} is encoded") };
+        message
     }
 
     async fn next_ping(&mut self) -> i64 {

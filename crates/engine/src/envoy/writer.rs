@@ -2,7 +2,7 @@
 
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
-use gateway::{ClientStream, Outbox, Outgoing};
+use gateway::{ClientStream, Content, Outbox, Outgoing};
 use protocol::error::close_reason;
 use protocol::limits;
 use tokio::sync::mpsc;
@@ -52,7 +52,11 @@ async fn write(
     protocol_version: u16,
 ) -> Result<(), tokio_websockets::Error> {
     for outgoing in batch {
-        match outgoing.message.to_frame(protocol_version) {
+        let frame = match &outgoing.content {
+            Content::Message(message) => message.to_frame(protocol_version),
+            Content::Frame(frame) => Ok(frame.clone()),
+        };
+        match frame {
             Ok(frame) => sink.feed(Message::binary(frame)).await?,
             Err(error) => tracing::error!(%error, "a message cannot be expressed in the host's protocol version"),
         }

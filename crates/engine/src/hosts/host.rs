@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::draining::Draining;
+use super::turns::Turns;
 use crate::clock::Clock;
 
 /// Higher than any index that the host can have seen of a generation.
@@ -33,6 +34,8 @@ pub(crate) struct Host {
     pub(crate) connected: Arc<Notify>,
     /// Told when there may be something new to do about its drain.
     pub(crate) drain_changed: Notify,
+    /// Who has its turn with the data of an actor.
+    pub(crate) turns: Arc<Turns>,
     pub(super) clock: Clock,
     pub(super) state: Mutex<State>,
 }
@@ -130,6 +133,7 @@ impl Host {
             acks_waiting: Arc::default(),
             connected: Arc::default(),
             drain_changed: Notify::new(),
+            turns: Arc::default(),
             clock,
             state: Mutex::new(state),
         }
@@ -155,6 +159,11 @@ impl Host {
         self.drain_changed.notify_one();
         self.connected.notify_waiters();
         replaced
+    }
+
+    /// Whether this is its connection now.
+    pub(crate) fn is_connected_over(&self, session: SessionId) -> bool {
+        self.state.lock().is_current(session)
     }
 
     /// Notes the end of a connection. False: it had been replaced before.

@@ -4,6 +4,7 @@
 mod draining;
 mod host;
 mod table;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -22,8 +22,8 @@ use protocol::id::{ActorId, NamespaceId};
 
 use super::{CorruptRow, decode, encode, read, write};
 
-const RECORD: u8 = 0x10;
-const INPUT: u8 = 0x11;
+pub(crate) const RECORD: u8 = 0x10;
+pub(crate) const INPUT: u8 = 0x11;
 
 pub(crate) fn key(actor: ActorId) -> Bytes {
     [&[RECORD], actor.as_bytes().as_slice()].concat().into()

@@ -13,12 +13,12 @@ use protocol::id::{ActorId, NamespaceId};
 
 use super::CorruptRow;
 
-const BY_KEY: u8 = 0x12;
-const LIVE_BY_NAME: u8 = 0x13;
-const ALL_BY_NAME: u8 = 0x14;
-const ACTIVE: u8 = 0x15;
-const DUE: u8 = 0x16;
-const RECLAIM: u8 = 0x17;
+pub(crate) const BY_KEY: u8 = 0x12;
+pub(crate) const LIVE_BY_NAME: u8 = 0x13;
+pub(crate) const ALL_BY_NAME: u8 = 0x14;
+pub(crate) const ACTIVE: u8 = 0x15;
+pub(crate) const DUE: u8 = 0x16;
+pub(crate) const RECLAIM: u8 = 0x17;
 const ID_BYTES: usize = 18;
 
 fn named(kind: u8, namespace: NamespaceId, name: &str, rest: &[&[u8]]) -> Bytes {

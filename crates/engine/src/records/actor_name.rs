@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use protocol::id::NamespaceId;
 
-const KIND: u8 = 0x04;
+pub(crate) const KIND: u8 = 0x04;
 
 pub(crate) fn key(namespace: NamespaceId, name: &str) -> Bytes {
     let mut key = vec![KIND];

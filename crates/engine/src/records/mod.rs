@@ -8,6 +8,7 @@
 pub(crate) mod actor;
 pub(crate) mod actor_index;
 pub(crate) mod actor_name;
+pub(crate) mod check;
 pub(crate) mod namespace;
 pub(crate) mod open_socket;
 pub(crate) mod pool;

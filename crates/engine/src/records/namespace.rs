@@ -8,7 +8,7 @@ use protocol::id::NamespaceId;
 
 use super::{CorruptRow, decode, encode, read, write};
 
-const KIND: u8 = 0x01;
+pub(crate) const KIND: u8 = 0x01;
 
 /// A namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]

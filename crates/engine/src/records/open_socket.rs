@@ -9,7 +9,7 @@ use protocol::id::ActorId;
 
 use super::CorruptRow;
 
-const OPEN_SOCKET: u8 = 0x18;
+pub(crate) const OPEN_SOCKET: u8 = 0x18;
 const ID_BYTES: usize = 18;
 const SOCKET_BYTES: usize = 4;
 

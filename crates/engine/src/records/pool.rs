@@ -7,7 +7,7 @@ use protocol::id::NamespaceId;
 
 use super::CorruptRow;
 
-const KIND: u8 = 0x03;
+pub(crate) const KIND: u8 = 0x03;
 const ID_BYTES: usize = 18;
 
 pub(crate) fn key(namespace: NamespaceId, pool: &str) -> Bytes {

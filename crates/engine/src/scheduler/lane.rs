@@ -16,8 +16,8 @@ use crate::pools::Offer;
 use crate::records::CorruptRow;
 use crate::records::actor::{self, StoredActor};
 
-/// How long inputs wait that could not be stored because there was no room.
-pub(super) const FULL_STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long inputs wait that could not be stored for a reason that may pass.
+pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
@@ -111,19 +111,21 @@ async fn process(scheduler: &Scheduler, cell: &ActorCell, inputs: Vec<Input>, st
     scheduler.dismiss_late_hosts(cell, &inputs);
 }
 
-/// Nothing was acknowledged, and nothing that had to be durable was acted upon. If the store has no room at the moment, the
-/// inputs wait, because most of them are not repeated by anybody: a host that was lost is lost only once. After any other error
-/// it writes nothing until the next process opens it, and that begins with what is on disk.
+/// Nothing was acknowledged, and nothing that had to be durable was acted upon. If the store has no room at the moment, or is
+/// read-only, the inputs wait, because most of them are not repeated by anybody: a host that was lost is lost only once. After
+/// any other error the store either writes nothing until the next process opens it, and that begins with what is on disk; or
+/// what it has of this actor is damaged, and waiting would not help.
 async fn not_stored(scheduler: &Scheduler, cell: &ActorCell, inputs: Vec<Input>, stored: Arc<StoredActor>, error: StoreError) {
-    if !matches!(error, StoreError::Full) {
+    if !error.may_pass() {
         tracing::error!(actor_id = %cell.id, %error, "an actor's new state cannot be stored; its inputs are dropped");
         return cell.forget();
     }
-    tracing::error!(actor_id = %cell.id, %error, "an actor's new state cannot be stored; tried again soon");
+    // The store has told the operator; this comes once a second from each actor that has something to store.
+    tracing::debug!(actor_id = %cell.id, %error, "an actor's new state cannot be stored; tried again soon");
     // A start is shown before it is stored.
     scheduler.0.timers.arm(cell.id, stored.record.next_deadline());
     scheduler.publish(cell, stored, Vec::new());
-    tokio::time::sleep(FULL_STORE_PAUSE).await;
+    tokio::time::sleep(STORE_PAUSE).await;
     cell.put_back(inputs);
 }
 

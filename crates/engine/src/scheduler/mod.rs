@@ -17,7 +17,7 @@ mod lane;
 mod lookup;
 mod outbound;
 mod perform;
-mod persist;
+pub(crate) mod persist;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -42,6 +42,7 @@ use crate::hosts::Hosts;
 use crate::pools::Pools;
 use crate::random::Randomness;
 use crate::sockets::OpenSockets;
+use crate::sql::RemoteSql;
 use admission::CreationLimit;
 use cell::{ActorCell, Enter, Lookup};
 use key_cache::KeyCache;
@@ -75,6 +76,7 @@ pub(crate) struct SchedulerConfig {
 pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) data: ActorData,
+    pub(crate) sql: RemoteSql,
     pub(crate) catalog: Catalog,
     pub(crate) hosts: Hosts,
     pub(crate) pools: Pools,
@@ -94,6 +96,7 @@ struct Shared {
     config: SchedulerConfig,
     store: Store,
     data: ActorData,
+    sql: RemoteSql,
     catalog: Catalog,
     hosts: Hosts,
     pools: Pools,
@@ -116,11 +119,12 @@ struct Shared {
 impl Scheduler {
     fn new(config: SchedulerConfig, parts: Parts) -> Self {
         let creation_limit = CreationLimit::new(config.creation_burst, config.creation_drip);
-        let Parts { store, data, catalog, hosts, pools, orders, tunnels, sockets, clock, randomness } = parts;
+        let Parts { store, data, sql, catalog, hosts, pools, orders, tunnels, sockets, clock, randomness } = parts;
         Self(Arc::new(Shared {
             config,
             store,
             data,
+            sql,
             catalog,
             hosts,
             pools,

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use gateway::{EnvoyLink, GenerationEnd};
 use lifecycle::actor::{ActorError, ActorRecord, Command, CommandToHost, Identity, Input, Phase, Place};
 use protocol::id::{ActorId, NamespaceId};
+use store::StoreError;
 
 use super::cell::{ActorCell, Loaded};
+use super::lane::STORE_PAUSE;
 use super::{Scheduler, persist};
 use crate::hosts::{Host, PendingCommand};
 use crate::pools::{Offer, Stands};
@@ -116,6 +118,7 @@ impl Scheduler {
         for generation in generations {
             self.0.tunnels.generation_ended(cell.id, generation);
             self.0.outbound.over(cell.id, generation);
+            self.0.sql.generation_ended(cell.id, generation);
         }
     }
 
@@ -256,14 +259,20 @@ impl Scheduler {
         tokio::spawn(async move {
             // Never closed, so there always is a turn at some point.
             let _turn = scheduler.0.reclaiming.acquire().await.ok();
-            let deleted = scheduler.0.data.delete_all(actor).await;
-            let forgotten = match deleted {
-                Ok(()) => scheduler.0.store.write(persist::reclaimed(actor)).await,
-                Err(error) => Err(error),
+            let failed = loop {
+                match scheduler.delete_data(actor).await {
+                    Ok(()) => return,
+                    // What is deleted makes room for the others, so this must not end with the lack of it.
+                    Err(error) if error.may_pass() => tokio::time::sleep(STORE_PAUSE).await,
+                    Err(error) => break error,
+                }
             };
-            if let Err(error) = forgotten {
-                tracing::error!(actor_id = %actor, %error, "a destroyed actor's data is not deleted yet");
-            }
+            tracing::error!(actor_id = %actor, error = %failed, "a destroyed actor's data is not deleted yet");
         });
+    }
+
+    async fn delete_data(&self, actor: ActorId) -> Result<(), StoreError> {
+        self.0.data.delete_all(actor).await?;
+        self.0.store.write(persist::reclaimed(actor)).await
     }
 }

@@ -9,7 +9,7 @@ use crate::records::actor::{self, StoredActor};
 use crate::records::actor_index;
 
 /// What a step has to write.
-pub(super) enum Change {
+pub(crate) enum Change {
     /// Nothing.
     None,
     /// Something that may get lost in a crash.
@@ -22,7 +22,7 @@ pub(super) enum Change {
 }
 
 /// Compares two states of an actor.
-pub(super) fn change(before: &StoredActor, after: &StoredActor) -> Change {
+pub(crate) fn change(before: &StoredActor, after: &StoredActor) -> Change {
     if before == after {
         return Change::None;
     }
@@ -60,7 +60,7 @@ fn is_start(before: &ActorRecord, after: &ActorRecord) -> bool {
 }
 
 /// The rows of a new actor, whose first step has been made already.
-pub(super) fn creation(stored: &StoredActor, input: Option<Bytes>) -> Batch {
+pub(crate) fn creation(stored: &StoredActor, input: Option<Bytes>) -> Batch {
     let record = &stored.record;
     let identity = &record.identity;
     let (actor, namespace) = (identity.actor_id, identity.namespace_id);
@@ -124,7 +124,7 @@ fn put_indexes(batch: &mut Batch, before: &ActorRecord, after: &ActorRecord) {
 }
 
 /// Whether an actor must be looked at when the engine starts.
-fn is_active(record: &ActorRecord) -> bool {
+pub(crate) fn is_active(record: &ActorRecord) -> bool {
     match record.phase {
         Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopping { .. } | Phase::Reallocating { .. } => true,
         Phase::Sleeping | Phase::Destroyed => false,

@@ -31,8 +31,13 @@ pub(crate) struct Ended {
 impl Process {
     /// Starts `rivet-engine` with nothing but these settings in its environment; ports are chosen by the system.
     pub(crate) fn start(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self::start_with_log(arguments, settings, Stdio::piped())
+    }
+
+    /// As [`Self::start`], with another place for what it has to say.
+    pub(crate) fn start_with_log(arguments: &[&str], settings: &[(&str, &str)], stderr: Stdio) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rivet-engine"));
-        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         for port in ["RIVET__GUARD__PORT", "RIVET__API_PEER__PORT", "RIVET__METRICS__PORT"] {
             command.env(port, "0");
         }
@@ -47,8 +52,13 @@ impl Process {
         (process, address)
     }
 
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the line that says where it listens.
-    fn address(&mut self) -> SocketAddr {
+    pub(crate) fn address(&mut self) -> SocketAddr {
         let mut line = String::new();
         BufReader::new(self.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let found = line.split("http://").nth(1).and_then(|rest| rest.split(',').next()).map(str::parse);

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use engine::Engine;
-use engine::config::{Sources, load};
+use engine::commands::{self, Done};
+use engine::config::{Config, DataTask, Sources, load};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -41,6 +42,7 @@ impl TestEngine {
     pub(crate) async fn restart(self) -> Self {
         let Self { engine, settings, folder } = self;
         engine.shutdown().await;
+        assert_whole(folder.path());
         let engine = run(&settings, folder.path()).await;
         Self { engine, settings, folder }
     }
@@ -48,6 +50,12 @@ impl TestEngine {
     /// Tells hosts to go and stops.
     pub(crate) async fn shutdown(self) {
         self.engine.shutdown().await;
+        assert_whole(self.folder.path());
+    }
+
+    /// Its data folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -181,6 +189,14 @@ pub(crate) fn metric_in(scrape: &str, name: &str) -> i64 {
     let values: Vec<i64> = scrape.lines().filter(is_it).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
     assert!(!values.is_empty(), "no metric is called {name}: {scrape}");
     values.iter().sum()
+}
+
+/// Whatever a test does, the engine leaves nothing in its store that does not fit together.
+fn assert_whole(folder: &Path) {
+    let mut said = Vec::new();
+    let check = DataTask::Check { folder: Some(folder.to_owned()), here: true, json: false };
+    let done = commands::run(&Config::default(), check, &mut said).unwrap();
+    assert_eq!(done, Done::Well, "{}", String::from_utf8(said).unwrap());
 }
 
 async fn run(settings: &Value, folder: &Path) -> Engine {

@@ -27,6 +27,22 @@ fn commands() {
 }
 
 #[test]
+fn commands_on_the_data_folder() {
+    let data =
+        |paths: &[&str], task: DataTask| Ok(Command::Data { config_paths: paths.iter().map(PathBuf::from).collect(), task });
+    let backup = DataTask::Backup { folder: "to".into() };
+    assert_eq!(parse("rivet-engine --config a backup to --config b"), data(&["a", "b"], backup));
+    let restore = |even_if_damaged| DataTask::Restore { folder: "from".into(), even_if_damaged };
+    assert_eq!(parse("rivet-engine restore from"), data(&[], restore(false)));
+    assert_eq!(parse("rivet-engine restore --even-if-damaged from"), data(&[], restore(true)));
+    assert_eq!(parse("rivet-engine check"), data(&[], DataTask::Check { folder: None, here: false, json: false }));
+    let elsewhere = DataTask::Check { folder: Some("folder".into()), here: false, json: true };
+    assert_eq!(parse("rivet-engine check --json folder"), data(&[], elsewhere));
+    let export = DataTask::Export { actor: "abc".to_owned(), file: "db".into() };
+    assert_eq!(parse("rivet-engine actor --config a export abc db --config b"), data(&["a", "b"], export));
+}
+
+#[test]
 fn services_are_checked_and_otherwise_ignored() {
     assert_eq!(parse("rivet-engine start -s guard --services api_peer"), start(&[]));
     assert_eq!(parse("rivet-engine start --except-services bootstrap"), start(&[]));
@@ -35,7 +51,16 @@ fn services_are_checked_and_otherwise_ignored() {
 
 #[test]
 fn usage_errors_and_version() {
-    for arguments in ["stop", "config", "start -s guard --except-services guard", "start --host localhost"] {
+    for arguments in [
+        "stop",
+        "config",
+        "backup",
+        "restore",
+        "actor",
+        "actor export abc",
+        "start -s guard --except-services guard",
+        "start --host localhost",
+    ] {
         let arguments = format!("rivet-engine {arguments}");
         let error = Cli::try_parse_from(arguments.split(' ')).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{arguments}");

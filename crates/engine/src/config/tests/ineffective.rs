@@ -71,6 +71,7 @@ const EFFECTIVE: &[&str] = &[
     "runtime.force_shutdown_duration",
     "runtime.guard_shutdown_duration",
     "sqlite.max_storage_bytes",
+    "sqlite.pitr.retention_ms",
     "storage.durability",
     "topology.datacenter_label",
     "topology.datacenters.*.datacenter_label",

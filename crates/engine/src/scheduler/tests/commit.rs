@@ -47,7 +47,7 @@ async fn a_host_that_is_lost_while_nothing_can_be_stored_is_lost_all_the_same() 
     sleep(LOST + A_MOMENT).await;
     assert!(matches!(scene.record(actor).await.phase, Phase::Running { .. }));
     scene.mood.is_full.store(false, Ordering::Relaxed);
-    sleep(super::super::lane::FULL_STORE_PAUSE).await;
+    sleep(super::super::lane::STORE_PAUSE).await;
     let record = scene.record(actor).await;
     assert_eq!((record.phase, record.error), (Phase::Sleeping, Some(lost(&host))));
 }
@@ -67,7 +67,7 @@ async fn a_start_that_was_shown_and_not_stored_is_shown_again_when_it_is() {
     let acks = |host: &TestHost| host.host.take_event_acks_for(host.link.session()).unwrap();
     assert!(acks(&host).is_empty());
     scene.mood.is_full.store(false, Ordering::Relaxed);
-    sleep(super::super::lane::FULL_STORE_PAUSE).await;
+    sleep(super::super::lane::STORE_PAUSE).await;
     assert!(is_ready() && matches!(scene.record(actor).await.phase, Phase::Running { .. }));
     assert_eq!(acks(&host), [((actor, 1), 0)].into());
     // Its deadline is over with that.

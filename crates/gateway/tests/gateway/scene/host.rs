@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::{EnvoyLink, HostId, Outbox, SessionId, Tunnels};
+use gateway::{Content, EnvoyLink, HostId, Outbox, SessionId, Tunnels};
 use protocol::envoy::{
     BodyChunk, Headers, MessageId, RequestStart, ResponseStart, ToEnvoy, ToEnvoyTunnelMessageKind, ToRivetTunnelMessage,
     ToRivetTunnelMessageKind, WebSocketOpen,
@@ -40,8 +40,8 @@ impl Host {
     /// The next frame, if it comes within this (virtual) time.
     pub(crate) async fn next_within(&mut self, limit: Duration) -> Option<(MessageId, ToEnvoyTunnelMessageKind)> {
         let outgoing = timeout(limit, self.outbox.messages.recv()).await.ok()??;
-        let ToEnvoy::TunnelMessage(message) = outgoing.message else {
-            panic!("the gateway sends tunnel messages only, not {:?}", outgoing.message);
+        let Content::Message(ToEnvoy::TunnelMessage(message)) = outgoing.content else {
+            panic!("the gateway sends tunnel messages only, not {:?}", outgoing.content);
         };
         Some((message.message_id, message.message_kind))
     }
