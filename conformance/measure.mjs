@@ -6,17 +6,14 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 
 process.env.RIVET_LOG_LEVEL ??= "silent";
-const { createClient } = await import("rivetkit/client");
-const { Engine } = await import("./lib/engine.mjs");
-const { Host } = await import("./lib/host.mjs");
+const { Bench } = await import("./lib/bench.mjs");
 const { KeepAliveClient, observe, rate, residentMb, syncMs } = await import("./lib/measuring.mjs");
+const { bulk, space } = await import("./lib/measuring-storage.mjs");
 const { pause, until } = await import("./lib/wait.mjs");
 
 const USAGE =
-  "usage: node measure.mjs --engine PATH [--against PATH] [--only create|wake|idle] [--rounds N] [--clients N] [--count N] " +
+  "usage: node measure.mjs --engine PATH [--against PATH] [--only create|wake|idle|bulk|space] [--rounds N] [--clients N] [--count N] " +
   "[--setting NAME=VALUE]";
-/** The published engine puts work off on a busy machine unless it believes to have many cores. Ours takes no notice. */
-const PRESET = { RIVET__RUNTIME__WORKER_CPU_MAX: "64000" };
 /** Clients, and how many actors they create or wake unless told otherwise. */
 const COUNTS = new Map([
   [1, 40],
@@ -25,53 +22,13 @@ const COUNTS = new Map([
 ]);
 /** Actors that are awake in the case `idle`, unless told otherwise. */
 const AWAKE = 1_000;
-/** What is prepared and not measured is done by so many clients. */
-const PREPARING = 8;
+/** Fresh actors whose space on disk is measured, unless told otherwise. */
+const FRESH = 500;
 /** For what an engine still does after all actors are asleep or awake. */
 const SETTLE_MS = 3_000;
 const IDLE_MS = 30_000;
 const HTTP_REQUESTS = 200;
 const MANY_MS = 15 * 60_000;
-
-/** An engine with an empty data folder, a host, and a client. */
-class Bench {
-  static async start({ binary, folder, settings }) {
-    fs.mkdirSync(folder, { recursive: true });
-    const bench = new Bench();
-    bench.engine = await Engine.prepare({ binary, folder, settings, preset: PRESET });
-    await bench.engine.start();
-    bench.host = new Host({ engine: bench.engine, folder });
-    await bench.host.start();
-    bench.client = createClient({ endpoint: bench.engine.endpoint, encoding: "bare", disableMetadataLookup: true });
-    // The published engine needs a moment before it takes the first actor.
-    await until("a first action", async () => (await bench.actor("first").get()) === 0);
-    return bench;
-  }
-
-  get pids() {
-    return { engine: this.engine.child.pid, host: this.host.child.pid };
-  }
-
-  actor(key) {
-    return this.client.plain.getOrCreate([key]);
-  }
-
-  /** Calls the actors `a0` to `a(count - 1)`, which creates those that are new; returns their answers. */
-  async prepare(count, call) {
-    const answers = [];
-    const operation = async (i) => {
-      answers[i] = await call(this.actor(`a${i}`));
-    };
-    await rate(this.pids, { count, clients: PREPARING, operation });
-    return answers;
-  }
-
-  async stop() {
-    await this.client.dispose().catch(() => {});
-    await this.host.stop("SIGKILL");
-    await this.engine.stop("SIGKILL");
-  }
-}
 
 /** Actors that did not exist, and their first action. */
 async function create(bench, { clients, count }) {
@@ -137,7 +94,7 @@ function readOptions() {
   const number = (text, otherwise) => (text === undefined ? otherwise : Number(text));
   const clients = values.clients === undefined ? [...COUNTS.keys()] : [Number(values.clients)];
   const starts = clients.map((clients) => ({ clients, count: number(values.count, COUNTS.get(clients) ?? 5 * clients) }));
-  const sizes = { create: starts, wake: starts, idle: [{ count: number(values.count, AWAKE) }] };
+  const sizes = { create: starts, wake: starts, idle: [{ count: number(values.count, AWAKE) }], bulk: [{}], space: [{ count: number(values.count, FRESH) }] };
   if (values.only !== undefined && sizes[values.only] === undefined) throw new Error(`there is no case ${values.only}`);
   const wanted = Object.keys(sizes).filter((name) => [undefined, name].includes(values.only));
   return {
@@ -151,7 +108,7 @@ function readOptions() {
 async function main({ engines, rounds, cases, settings }) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "measure-"));
   process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }));
-  const steps = { create, wake, idle };
+  const steps = { create, wake, idle, bulk, space };
   let benches = 0;
   for (let round = 1; round <= rounds; round++) {
     for (const { name, size } of cases) {

@@ -12,13 +12,14 @@ const { Runner } = await import("./lib/runner.mjs");
 
 const ENCODINGS = ["bare", "cbor", "json"];
 const USAGE =
-  "usage: node run.mjs --engine PATH [--proxy PATH] [--only NAME] [--encoding bare|cbor|json] [--reference] [--keep] [--list]";
+  "usage: node run.mjs --engine PATH [--proxy PATH] [--rust-ledger PATH] [--only NAME] [--encoding bare|cbor|json] [--reference] [--keep] [--list]";
 
 function readOptions() {
   const { values } = parseArgs({
     options: {
       engine: { type: "string" },
       proxy: { type: "string" },
+      "rust-ledger": { type: "string" },
       only: { type: "string" },
       encoding: { type: "string" },
       reference: { type: "boolean", default: false },
@@ -34,6 +35,9 @@ function readOptions() {
   if (cases.length === 0) throw new Error(`no case or topic is called ${values.only}; --list shows them`);
   if (!values.list && values.proxy === undefined && cases.some(({ stack }) => stack?.endsWith("faulty"))) {
     throw new Error("--proxy is missing: the cases of the topic faults need it");
+  }
+  if (!values.list && values["rust-ledger"] === undefined && cases.some(({ usesRust }) => usesRust)) {
+    throw new Error("--rust-ledger is missing: cases of the topic flavours need it");
   }
   return { ...values, cases };
 }
@@ -51,6 +55,7 @@ async function main({ cases, ...options }) {
   const runner = new Runner({
     binary: path.resolve(options.engine),
     proxy: options.proxy === undefined ? null : path.resolve(options.proxy),
+    rustLedger: options["rust-ledger"] === undefined ? null : path.resolve(options["rust-ledger"]),
     folder,
     encodings: options.encoding === undefined ? ENCODINGS : [options.encoding],
     reference: options.reference,

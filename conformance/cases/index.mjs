@@ -3,6 +3,7 @@ import { cases as actions } from "./actions.mjs";
 import { cases as events } from "./events.mjs";
 import { cases as lifecycle } from "./lifecycle.mjs";
 import { cases as storage } from "./storage.mjs";
+import { cases as flavours } from "./flavours.mjs";
 import { cases as background } from "./background.mjs";
 import { cases as http } from "./http.mjs";
 import { cases as rawHttp } from "./raw-http.mjs";
@@ -13,10 +14,12 @@ import { cases as hibernation } from "./hibernation.mjs";
 import { cases as browser } from "./browser.mjs";
 import { cases as errors } from "./errors.mjs";
 import { cases as faults } from "./faults.mjs";
+import { cases as lostReplies } from "./lost-replies.mjs";
 import { cases as management } from "./management.mjs";
 import { cases as serverless } from "./serverless.mjs";
 import { cases as serverlessPools } from "./serverless-pools.mjs";
 import { cases as serverlessFaults } from "./serverless-faults.mjs";
+import { cases as disk } from "./disk.mjs";
 import { cases as engineRestart } from "./engine-restart.mjs";
 import { cases as hostRestart } from "./host-restart.mjs";
 import { cases as upgrade } from "./upgrade.mjs";
@@ -27,6 +30,7 @@ const topics = {
   events,
   lifecycle,
   storage,
+  flavours,
   background,
   http,
   "raw-http": rawHttp,
@@ -37,8 +41,9 @@ const topics = {
   browser,
   errors,
   management,
-  faults,
+  faults: [...faults, ...lostReplies],
   serverless: [...serverless, ...serverlessPools, ...serverlessFaults],
+  disk,
   "engine-restart": engineRestart,
   "host-restart": hostRestart,
   upgrade,

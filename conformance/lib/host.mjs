@@ -6,6 +6,19 @@ import { call } from "./api.mjs";
 import { until } from "./wait.mjs";
 
 export const APPLICATION = fileURLToPath(new URL("../apps/main.mjs", import.meta.url));
+/**
+ * What a host may be: the npm package with SQLite in the host process ("local", the default), the same with SQL executed by
+ * the engine ("remote"), its WebAssembly build, which knows nothing but the latter ("wasm"), or the application on the Rust
+ * crate, which by default does so, too ("rust").
+ */
+const FLAVOURS = {
+  local: {},
+  remote: { APP_SQLITE: "remote" },
+  // The package hands the WebAssembly build any engine binary that it finds, and that build then refuses to start.
+  wasm: { APP_SQLITE: "remote", RIVETKIT_RUNTIME: "wasm", RIVET_ENGINE_BINARY: "/none" },
+  rust: {},
+};
+
 const START_DEADLINE_MS = 30_000;
 // Longer than the 15 s that rivetkit gives the actors of a draining host.
 const STOP_DEADLINE_MS = 20_000;
@@ -13,12 +26,24 @@ const STOP_DEADLINE_MS = 20_000;
 export class Host {
   /**
    * `endpoint`: where the host finds the engine, if not at the engine's own address. `version`: the build number of the
-   * application on it.
+   * application on it. `pool`: whose actors it runs. `rustLedger`: the program of apps/rust-ledger.
    */
-  constructor({ engine, folder, name = "host", endpoint = engine.endpoint, version = 1 }) {
+  constructor({
+    engine,
+    folder,
+    name = "host",
+    endpoint = engine.endpoint,
+    version = 1,
+    flavour = "local",
+    pool = "default",
+    rustLedger = null,
+  }) {
     this.engine = engine;
     this.endpoint = endpoint;
     this.version = version;
+    this.flavour = flavour;
+    this.program = flavour === "rust" ? [rustLedger, []] : [process.execPath, [APPLICATION]];
+    this.pool = pool;
     this.folder = folder;
     this.logFile = path.join(folder, `${name}.log`);
     this.name = name;
@@ -27,22 +52,27 @@ export class Host {
   }
 
   async envoys() {
-    const answer = await call(this.engine.endpoint, "GET", "/envoys?namespace=default&name=default");
+    const answer = await call(this.engine.endpoint, "GET", `/envoys?namespace=default&name=${this.pool}`);
     return answer.json.envoys;
   }
 
   /** Starts the process and waits until the engine lists a host connection that was not there before. */
   async start() {
     const before = new Set((await this.envoys()).map((envoy) => envoy.envoy_key));
+    const [command, args] = this.program;
     this.child = new Child({
       name: this.name,
-      command: process.execPath,
-      args: [APPLICATION],
+      command,
+      args,
       cwd: this.folder,
       logFile: this.logFile,
       env: {
+        ...FLAVOURS[this.flavour],
         HOME: this.folder,
         RIVET_ENDPOINT: this.endpoint,
+        RIVET_POOL: this.pool,
+        // So the Rust crate calls it.
+        RIVET_POOL_NAME: this.pool,
         RIVET_ENVOY_VERSION: String(this.version),
         RIVETKIT_ENGINE_SPAWN: "never",
         RIVET_RUN_SERVICES: "0",

@@ -14,7 +14,9 @@ const REFERENCE_PATIENCE = 3;
  * - `encodings`: "each" (default: one run per client encoding), "together" (one run that uses all of them), "none";
  * - `stack`: "shared" (default), "own" (fresh engine and host: for cases that kill them), "faulty" (shared by cases
  *   that disturb only clients; they find the engine behind a proxy, as the host does), "own-faulty" (the same, fresh),
+ *   "tapped" (shared by cases that watch what the host and the engine say to each other), "own-tapped" (the same, fresh),
  *   "crowd" (shared by cases that move hundreds of actors from host to host), "none" (starts its own things);
+ * - `usesRust`: whether it starts the application of apps/rust-ledger;
  * - `settings`: what the engine of an "own" stack gets beyond the usual;
  * - `deadlineMs`.
  */
@@ -27,9 +29,10 @@ function plan(cases, encodings) {
 }
 
 export class Runner {
-  constructor({ binary, proxy, folder, encodings, reference }) {
+  constructor({ binary, proxy, rustLedger, folder, encodings, reference }) {
     this.binary = binary;
     this.proxy = proxy;
+    this.rustLedger = rustLedger;
     this.folder = folder;
     this.encodings = encodings;
     this.reference = reference;
@@ -50,19 +53,20 @@ export class Runner {
     return path.join(this.folder, `${this.folders}-${name}`);
   }
 
-  async startStack(name, proxy = null, settings = undefined) {
-    const stack = await Stack.start({ binary: this.binary, proxy, settings, folder: this.newFolder(name) });
+  async startStack(name, options = {}) {
+    const { binary, rustLedger } = this;
+    const stack = await Stack.start({ binary, rustLedger, folder: this.newFolder(name), ...options });
     this.usable = true;
     return stack;
   }
 
   /** A stack that cases share; a new one when a case has left the last one dead or stuck. */
-  async sharedStack(kind, proxy = null) {
+  async sharedStack(kind, options = {}) {
     const last = this.shared.get(kind);
     if (last !== undefined && (await last.healthy())) return last;
     this.shared.delete(kind);
     await last?.stop("SIGKILL");
-    const stack = await this.startStack(kind, proxy);
+    const stack = await this.startStack(kind, options);
     this.shared.set(kind, stack);
     return stack;
   }
@@ -74,11 +78,15 @@ export class Runner {
       case "crowd":
         return this.sharedStack("crowd");
       case "own":
-        return this.startStack(one.name, null, one.settings);
+        return this.startStack(one.name, { settings: one.settings });
       case "faulty":
-        return this.sharedStack("faulty", this.proxy);
+        return this.sharedStack("faulty", { proxy: this.proxy });
       case "own-faulty":
-        return this.startStack(one.name, this.proxy);
+        return this.startStack(one.name, { proxy: this.proxy });
+      case "tapped":
+        return this.sharedStack("tapped", { tapped: true });
+      case "own-tapped":
+        return this.startStack(one.name, { tapped: true });
       case "none":
         return null;
       default:

@@ -33,6 +33,11 @@ export class Scene {
     return this.stack.host;
   }
 
+  /** What sees the messages between host and engine, on a tapped stack. */
+  get tap() {
+    return this.stack.tap;
+  }
+
   /** The client of a case that runs once per encoding. */
   get client() {
     return this.clientFor(this.encodings[0]);

@@ -5,6 +5,7 @@ import { Browser } from "./browser.mjs";
 import { Engine } from "./engine.mjs";
 import { Host } from "./host.mjs";
 import { ProxyProcess } from "./proxy.mjs";
+import { Tap } from "./tap.mjs";
 import { BackendProcess } from "./serverless.mjs";
 import { logTail } from "./child.mjs";
 
@@ -17,20 +18,31 @@ const FAULTY_SETTINGS = {
 export class Stack {
   /**
    * Starts an engine and one host below `folder`, which must not exist yet. With a `proxy` binary the host reaches the
-   * engine through the stack's `hostLink`, and clients may through its `clientLink`. `settings` are the engine's.
+   * engine through the stack's `hostLink`, and clients may through its `clientLink`. If it is `tapped`, the host reaches the
+   * engine through the stack's `tap`. `settings` are the engine's, `rustLedger` is the program of apps/rust-ledger.
    */
-  static async start({ binary, folder, proxy = null, settings = proxy === null ? {} : FAULTY_SETTINGS }) {
+  static async start({
+    binary,
+    rustLedger,
+    folder,
+    proxy = null,
+    tapped = false,
+    settings = proxy === null ? {} : FAULTY_SETTINGS,
+  }) {
     fs.mkdirSync(folder, { recursive: true });
     const stack = new Stack();
     stack.folder = folder;
+    stack.rustLedger = rustLedger;
     stack.hosts = [];
     stack.startedBrowser = null;
     stack.startedBackends = null;
     stack.proxy = null;
+    stack.tap = null;
     stack.engine = await Engine.prepare({ binary, folder, settings });
     try {
       await stack.engine.start();
       if (proxy !== null) await stack.startProxy(proxy);
+      if (tapped) stack.tap = await Tap.inFrontOf(stack.engine.port);
       stack.host = await stack.addHost();
     } catch (error) {
       error.message += `\n${stack.logTails().join("\n")}`;
@@ -47,14 +59,15 @@ export class Stack {
     this.hostLink = await this.proxy.inFrontOf("hosts", this.engine.port);
   }
 
-  /** Starts one more host process for the same actors, with this build number of the application. */
-  async addHost({ version = 1 } = {}) {
+  /** Starts one more host process for the same actors; `options` are those of `Host`. */
+  async addHost(options = {}) {
     const host = new Host({
       engine: this.engine,
       folder: this.folder,
       name: `host-${this.hosts.length + 1}`,
-      endpoint: this.hostLink?.endpoint,
-      version,
+      endpoint: (this.tap ?? this.hostLink)?.endpoint,
+      rustLedger: this.rustLedger,
+      ...options,
     });
     this.hosts.push(host);
     await host.start();
@@ -103,5 +116,6 @@ export class Stack {
     await Promise.all(this.hosts.map((host) => host.stop(signal)));
     await this.engine.stop(signal);
     await this.proxy?.stop();
+    await this.tap?.stop();
   }
 }

@@ -18,9 +18,10 @@ use crate::steps::Repository;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  test                 everything the CI checks: format, lints, unit tests, documentation tests, conformance
+  test                 everything the CI checks: format, lints, unit tests, documentation tests, conformance, a few kills
   conformance [ARG..]  only the unmodified npm packages against an optimised build; arguments go to the runner
   simulate [SEEDS]     so many simulations of the control plane, 20000 unless told otherwise, beyond those of the tests
+  torture [N [SEED]]   kills an engine N times under load, 200 unless told otherwise, and looks whether it has lost anything
   bench [ARG..]        the benchmarks of the store; arguments go to criterion
   fmt                  format all code
 ";
@@ -49,6 +50,7 @@ fn run(command: &str, rest: &[String]) -> Option<Result<()>> {
         ("test", []) => Some(with_repository(steps::test)),
         ("conformance", _) => Some(with_repository(steps::conformance)),
         ("simulate", [] | [_]) => Some(with_repository(steps::simulate)),
+        ("torture", [] | [_] | [_, _]) => Some(with_repository(steps::torture)),
         ("bench", _) => Some(with_repository(steps::bench)),
         ("fmt", []) => Some(with_repository(steps::fmt)),
         _ => None,

@@ -18,6 +18,9 @@ use crate::{
 const SIMULATION: &str = "testkit/simulation";
 /// Far from the seeds of the tests.
 const FIRST_SEED: &str = "1000000";
+/// Kills of the crash suite in `test`, where there is time for no more, and by itself.
+const FEW_KILLS: &str = "5";
+const MANY_KILLS: &str = "200";
 
 /// Where things are.
 pub(crate) struct Repository {
@@ -72,6 +75,7 @@ pub(crate) fn test(repository: &Repository, _: &[String]) -> Result<()> {
     })?);
     step("dependencies", || check_dependencies(repository))?;
     counts.add(run_conformance(repository, &[])?);
+    run_torture(repository, FEW_KILLS, None)?;
     println!("\n{} passed, {} failed", counts.passed, counts.failed);
     Ok(())
 }
@@ -112,9 +116,7 @@ fn run_conformance(repository: &Repository, arguments: &[String]) -> Result<Coun
     let mut runner = repository.command("node", &["conformance/run.mjs"]);
     let names = |option: &str| arguments.iter().any(|argument| argument == option);
     if !names("--engine") {
-        let arguments = ["build", "--profile", "conformance", "--package", "engine"];
-        step("optimised build", || tools::run(&mut repository.cargo(&arguments)))?;
-        runner.arg("--engine").arg(repository.target.join("conformance/rivet-engine"));
+        runner.arg("--engine").arg(optimised_engine(repository)?);
     }
     if !names("--proxy") {
         // For the whole workspace and with its features, because the unit tests have built it so already.
@@ -122,6 +124,18 @@ fn run_conformance(repository: &Repository, arguments: &[String]) -> Result<Coun
         step("faulty proxy", || tools::run(&mut repository.cargo(&build)))?;
         runner.arg("--proxy").arg(repository.target.join("debug/faulty-proxy"));
     }
+    npm_packages(repository)?;
+    step("conformance", || tools::run_tests(runner.args(arguments), Stream::Stdout))
+}
+
+/// The engine that the suites run which see it as users do.
+fn optimised_engine(repository: &Repository) -> Result<PathBuf> {
+    let arguments = ["build", "--profile", "conformance", "--package", "engine"];
+    step("optimised build", || tools::run(&mut repository.cargo(&arguments)))?;
+    Ok(repository.target.join("conformance/rivet-engine"))
+}
+
+fn npm_packages(repository: &Repository) -> Result<()> {
     step("npm packages", || {
         let mut npm = repository.command("npm", &["ci", "--no-audit", "--no-fund"]);
         npm.current_dir(repository.root.join("conformance"));
@@ -129,8 +143,29 @@ fn run_conformance(repository: &Repository, arguments: &[String]) -> Result<Coun
             npm.env("npm_config_cache", repository.target.join("npm-cache"));
         }
         tools::run(&mut npm)
-    })?;
-    step("conformance", || tools::run_tests(runner.args(arguments), Stream::Stdout))
+    })
+}
+
+/// Kills an optimised engine again and again under the load of real applications and of scripted hosts.
+pub(crate) fn torture(repository: &Repository, arguments: &[String]) -> Result<()> {
+    let kills = arguments.first().map_or(MANY_KILLS, String::as_str);
+    for number in arguments {
+        number.parse::<u64>().context("kills and seed are numbers")?;
+    }
+    npm_packages(repository)?;
+    run_torture(repository, kills, arguments.get(1).map(String::as_str))
+}
+
+/// Expects the npm packages to be there.
+fn run_torture(repository: &Repository, kills: &str, seed: Option<&str>) -> Result<()> {
+    let engine = optimised_engine(repository)?;
+    // For the whole workspace and with its features, because the unit tests have built it so already.
+    let build = ["build", "--workspace", "--features", SIMULATION, "--example", "torture"];
+    step("crash suite: build", || tools::run(&mut repository.cargo(&build)))?;
+    let mut suite = Command::new(repository.target.join("debug/examples/torture"));
+    suite.arg(engine).args(["--kills", kills, "--sdk", "conformance"]).current_dir(&repository.root);
+    suite.args(seed.iter().flat_map(|seed| ["--seed", seed]));
+    step(&format!("crash suite: {kills} kills"), || tools::run(&mut suite))
 }
 
 /// Simulations with seeds that the tests do not have.

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod envoy;
+pub mod process;
 pub mod proxy;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -135,7 +135,7 @@ impl Host {
 }
 
 /// The published engine needs a moment until it knows the pool that it has just confirmed.
-async fn taken_by(engine: SocketAddr) -> FakeEnvoy {
+pub(crate) async fn taken_by(engine: SocketAddr) -> FakeEnvoy {
     loop {
         let mut envoy = FakeEnvoy::connect(engine, &EnvoyParams::new()).await.expect("the engine upgrades connections of hosts");
         if matches!(envoy.any().await, Some(ToEnvoy::Init(_))) {

@@ -7,6 +7,8 @@
 //! * `requests`: HTTP requests per second over kept connections (COUNT: clients, 64).
 //! * `creates`: actors that are asked for by key for the first time, until the first answer (COUNT: clients, 16).
 //! * `wakes`: sleeping actors that are asked for something, until the answer (COUNT: clients, 16).
+//! * `commits`: commits of one page to the databases of actors, one after the other in each (COUNT: actors, 64).
+//! * `updates`, `selects`: SQL that the engine executes, changing or reading one row (COUNT: actors, 64).
 //! * `sleepers`: what actors cost that sleep: disk, start of the engine, memory, lists (COUNT: actors, 100,000).
 //! * `alarms`: the same, each with an alarm a few minutes away.
 //!
@@ -18,6 +20,7 @@
 #![allow(clippy::print_stdout, reason = "the figures are the point")]
 
 mod caller;
+mod commits;
 mod host;
 mod memory;
 mod process;
@@ -25,10 +28,13 @@ mod rates;
 mod sleepers;
 mod sockets;
 mod starts;
+mod statements;
 
 use process::EngineProcess;
+use statements::Statement;
 
-const USAGE: &str = "usage: load memory|messages|requests|creates|wakes|sleepers|alarms PATH/TO/rivet-engine [COUNT]";
+const USAGE: &str =
+    "usage: load memory|messages|requests|creates|wakes|commits|updates|selects|sleepers|alarms PATH/TO/rivet-engine [COUNT]";
 
 #[tokio::main]
 async fn main() {
@@ -42,6 +48,9 @@ async fn main() {
         "requests" => rates::requests(&engine, count.unwrap_or(64)).await,
         "creates" => starts::creates(&engine, count.unwrap_or(16)).await,
         "wakes" => starts::wakes(&engine, count.unwrap_or(16)).await,
+        "commits" => commits::measure_commits(&engine, count.unwrap_or(64)).await,
+        "updates" => statements::measure_statements(&engine, count.unwrap_or(64), Statement::Update).await,
+        "selects" => statements::measure_statements(&engine, count.unwrap_or(64), Statement::Select).await,
         "sleepers" => sleepers::measure(&mut engine, count.unwrap_or(100_000), None).await,
         "alarms" => sleepers::measure(&mut engine, count.unwrap_or(100_000), Some(sleepers::ALARM_IN)).await,
         _ => panic!("{USAGE}"),
