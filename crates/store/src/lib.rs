@@ -26,6 +26,7 @@ pub use crate::error::{Shortage, StoreError};
 pub use crate::explore::Explorer;
 pub use crate::lmdb::{
     Backup, Content, CopyError, DEFAULT_MAP_SIZE_BYTES, Durability, LmdbOptions, ReadOnly, restore as restore_backup,
+    verify as verify_backup,
 };
 pub use crate::read::{DEFAULT_SCAN_MAX_BYTES, Found, Reads, Scan, prefix_end};
 #[cfg(feature = "simulation")]

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use store::{Batch, LmdbOptions, ReadOnly, Scan, Store, restore_backup};
+use store::{Batch, LmdbOptions, ReadOnly, Scan, Store, restore_backup, verify_backup};
 
 use support::{put, runtime};
 
@@ -150,9 +150,11 @@ fn a_damaged_backup_is_not_restored() {
     for damaged in [&flipped, &good[..good.len() - 4096]] {
         fs::write(&file, damaged).unwrap();
         assert_eq!(restore_backup(&path("backup"), &path("to")).unwrap_err().code(), "copy.damaged");
+        assert_eq!(verify_backup(&path("backup")).unwrap_err().code(), "copy.damaged");
         assert_eq!(entries(&path("to")), BTreeSet::new(), "as empty as before");
     }
     fs::write(&file, &good).unwrap();
+    verify_backup(&path("backup")).unwrap();
     restore_backup(&path("backup"), &path("to")).unwrap();
 }
 

@@ -9,7 +9,7 @@
 //! | `BACKUP` | only in a backup: what `data.mdb` must be (`backup`) |
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _, Seek as _, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub(super) fn claim(path: &Path) -> Result<Claim, StoreError> {
     if !has_format(path)? {
         write_format(path).map_err(not_writable)?;
     }
-    lock.set_len(0).and_then(|()| (&lock).write_all(number_space().as_bytes())).map_err(not_writable)?;
+    note_number_space(&lock);
     Ok(Claim { _lock: lock })
 }
 
@@ -70,6 +70,18 @@ pub(super) fn check_readable(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Lets readers know in which space the process that serves the folder has its number.
+fn note_number_space(mut lock: &File) {
+    let (mut noted, ours) = (String::new(), number_space());
+    if lock.read_to_string(&mut noted).is_ok() && noted == ours {
+        return;
+    }
+    // A full disk must not keep a store from being served, and without the note readers are only not warned.
+    if let Err(error) = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(ours.as_bytes())) {
+        tracing::warn!(%error, "cannot write the file LOCK");
+    }
+}
+
 /// The space in which this process has its number; the same text for all processes where there are no such spaces.
 fn number_space() -> String {
     fs::read_link("/proc/self/ns/pid").map_or_else(|_| String::new(), |space| space.to_string_lossy().into_owned())
@@ -77,7 +89,8 @@ fn number_space() -> String {
 
 fn lock(path: &Path) -> Result<File, StoreError> {
     let not_writable = |source| not_writable(path, source);
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("LOCK")).map_err(not_writable)?;
+    let lock =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("LOCK")).map_err(not_writable)?;
     lock.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => StoreError::InUse { path: path.to_owned() },
         TryLockError::Error(source) => not_writable(source),

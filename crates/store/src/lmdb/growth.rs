@@ -44,7 +44,8 @@ mod tests {
     #[test]
     fn somebody_looks_once_for_each_step() {
         let mut growth = Growth::default();
-        let due = [1, STEP_PAGES - 1, STEP_PAGES, STEP_PAGES + 1, 2 * STEP_PAGES - 1, 2 * STEP_PAGES].map(|page| growth.is_due(page));
+        let due =
+            [1, STEP_PAGES - 1, STEP_PAGES, STEP_PAGES + 1, 2 * STEP_PAGES - 1, 2 * STEP_PAGES].map(|page| growth.is_due(page));
         assert_eq!(due, [false, false, true, false, false, true]);
     }
 }

@@ -21,7 +21,7 @@ use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
 
-pub use self::backup::{Backup, Content, CopyError, restore};
+pub use self::backup::{Backup, Content, CopyError, restore, verify};
 pub use self::read_only::ReadOnly;
 
 use self::committer::{Message, Operation, Work};

@@ -20,9 +20,14 @@ use crate::{Batch, MAX_KEY_BYTES, Scan, Shortage, StoreError};
 const MAP_STEP_BYTES: u64 = 64 * 1024;
 /// Places in LMDB's table of readers besides our own threads: for an administrator's tools.
 const FOREIGN_READERS: u32 = 16;
+/// Places for what this process reads for minutes: copies of actors, of which `actor_data` makes a few at a time. So they take
+/// none of the places of the threads that read for everybody.
+const SNAPSHOT_READERS: u32 = 16;
+/// The table has one size for all processes.
+const MAX_READERS: u32 = READER_THREADS + SNAPSHOT_READERS + FOREIGN_READERS;
 
 /// LMDB's file with all data, in the data folder.
-const DATA_FILE: &str = "data.mdb";
+pub(super) const DATA_FILE: &str = "data.mdb";
 /// What the system says when a device fails, and LMDB when the system wrote less than it was given. The same number on every
 /// Unix; it has no [`io::ErrorKind`] of its own.
 const EIO: i32 = 5;
@@ -48,7 +53,7 @@ impl Table {
         // also one that ended reading long ago, and also at the very moment when the table goes.
         let mut env_options = EnvOpenOptions::new().read_txn_without_tls();
         env_options.map_size(usize::try_from(map_size).unwrap_or(usize::MAX));
-        env_options.max_readers(READER_THREADS + FOREIGN_READERS);
+        env_options.max_readers(MAX_READERS);
         if options.durability == Durability::Os {
             #[expect(unsafe_code, reason = "leaving the sync out is what the operator asked for")]
             // SAFETY: the flag endangers the file when the machine fails, not this process.
@@ -71,8 +76,8 @@ impl Table {
     /// Opens a database for reading. If it is `shared`, another process may be writing to it.
     pub(super) fn open_to_read(path: &Path, shared: bool) -> Result<Self, StoreError> {
         let mut env_options = EnvOpenOptions::new().read_txn_without_tls();
-        // As large as its writer's map: that is what LMDB does if nothing is said. The table of readers has one size for all.
-        env_options.max_readers(READER_THREADS + FOREIGN_READERS);
+        // The map is as large as its writer's: that is what LMDB does if nothing is said.
+        env_options.max_readers(MAX_READERS);
         let flags = if shared { EnvFlags::READ_ONLY } else { EnvFlags::READ_ONLY | EnvFlags::NO_LOCK };
         #[expect(unsafe_code, reason = "reading a memory map that another process changes is only sound under LMDB's own lock")]
         // SAFETY: a shared file is read under LMDB's lock, whose table of readers keeps its writer from changing pages that are
@@ -145,9 +150,10 @@ impl Table {
         failure(error)
     }
 
-    /// Whether LMDB could still begin a transaction. It does not if it failed at the one page.
+    /// Whether LMDB could still begin a transaction. It does not if it failed at the one page. That all places of readers are
+    /// taken says nothing about that.
     pub(super) fn is_usable(&self) -> bool {
-        self.begin_read().is_ok()
+        matches!(self.env.read_txn(), Ok(_) | Err(heed::Error::Mdb(MdbError::ReadersFull)))
     }
 
     /// Tells a failing device from a full one, at the end of the file: a write that the system cut short has filled it up to
@@ -274,6 +280,22 @@ mod tests {
     use rustix::io::Errno;
 
     use super::*;
+
+    #[test]
+    fn a_database_with_many_readers_is_usable() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = Table::open(&LmdbOptions { durability: Durability::Os, ..LmdbOptions::new(folder.path()) }).unwrap();
+        let mut readers = Vec::new();
+        let refused = loop {
+            match table.begin_read() {
+                Ok(reader) => readers.push(reader),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!((refused.code(), readers.len()), ("failed", MAX_READERS as usize));
+        assert!(table.is_usable());
+        table.begin_write().unwrap().commit().unwrap();
+    }
 
     #[test]
     fn what_the_system_says_has_a_name() {
