@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actor_data::{ActorData, Options, fence};
+use actor_data::{ActorData, Caller, Options, fence};
 use bytes::Bytes;
 use protocol::envoy::*;
 use protocol::id::Id;
@@ -75,7 +75,7 @@ async fn commit(data: &ActorData, actor: Id, dirty_pages: Vec<SqliteDirtyPage>) 
         expected_generation: Some(1),
         expected_head_txid: None,
     };
-    data.commit(actor, Some(1), request).await.unwrap();
+    data.commit(actor, Caller::Host(1), request).await.unwrap();
 }
 
 async fn commit_by_actors(data: &ActorData, store: &Store, actors: usize, commits: usize) -> Times {
@@ -118,7 +118,7 @@ async fn open(data: &ActorData) -> Times {
             expected_head_txid: None,
         };
         let begin = Instant::now();
-        let read = data.get_pages(actor(number % 64), Some(1), request).await.unwrap();
+        let read = data.get_pages(actor(number % 64), Caller::Host(1), request).await.unwrap();
         each.push(begin.elapsed());
         assert_eq!(read.pages.len(), SIZE as usize);
     }
@@ -130,7 +130,7 @@ async fn publish(data: &ActorData, store: &Store) {
     start(store, large).await;
     let (actor_id, expected_generation) = (String::new(), Some(1));
     let request = SqliteCommitStageBeginRequest { actor_id, expected_generation, expected_head_txid: None };
-    let txid = data.stage_begin(large, Some(1), request).await.unwrap().txid;
+    let txid = data.stage_begin(large, Caller::Host(1), request).await.unwrap().txid;
     let mut segment_first_pgnos = Vec::new();
     let begin = Instant::now();
     for first_pgno in (0..STAGED_PAGES).step_by(SPAN as usize) {
@@ -138,7 +138,7 @@ async fn publish(data: &ActorData, store: &Store) {
         let dirty_pages = (first_pgno.max(1)..=last).map(|pgno| page(pgno, 1)).collect();
         let request =
             SqliteCommitStageSegmentRequest { actor_id: String::new(), expected_generation, txid, first_pgno, dirty_pages };
-        data.stage_segment(large, Some(1), request).await.unwrap();
+        data.stage_segment(large, Caller::Host(1), request).await.unwrap();
         segment_first_pgnos.push(first_pgno);
     }
     let staged = begin.elapsed();
@@ -167,7 +167,7 @@ async fn publish(data: &ActorData, store: &Store) {
         segment_first_pgnos,
     };
     let begin = Instant::now();
-    data.finalize(large, Some(1), request).await.unwrap();
+    data.finalize(large, Caller::Host(1), request).await.unwrap();
     let finalized = begin.elapsed();
     neighbour.await.unwrap().print("another actor's puts while a 128 MiB commit is published");
     println!("\n128 MiB: staged in {staged:.1?}, published in {finalized:.1?}");

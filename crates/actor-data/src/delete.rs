@@ -1,8 +1,10 @@
 //! Removing everything of an actor (`spec/storage.md` 3.6, 6.8).
 
+use std::hint::black_box;
+
 use bytes::Bytes;
 use protocol::id::Id;
-use store::{Batch, Scan, StoreError, prefix_end};
+use store::{Batch, Explorer, StoreError, prefix_end};
 
 use crate::record::{self, DATA_SUBSPACES, Subspace};
 use crate::{ActorData, fence};
@@ -34,12 +36,7 @@ impl ActorData {
         let mut start = record::key(subspace, actor, &[]);
         let end = prefix_end(&start);
         let mut step = STEP_ROWS;
-        loop {
-            // Read on the threads for reading: rows not in memory must not hold up the committer.
-            let scan = Scan { max_bytes: usize::MAX, ..Scan::range(start.clone(), end.clone()) };
-            let rows = self.store.scan(scan.limit(step)).await?;
-            let Some((last, _)) = rows.last() else { return Ok(()) };
-            let next = Bytes::from([last.as_ref(), &[0]].concat());
+        while let Some(next) = self.end_of_step(start.clone(), end.clone(), step).await? {
             let mut batch = Batch::new();
             batch.delete_range(start.clone(), next.clone());
             match self.store.write(batch).await {
@@ -52,5 +49,22 @@ impl ActorData {
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+
+    /// The bound above the first `rows` rows of a range. `None`: it is empty.
+    async fn end_of_step(&self, start: Bytes, end: Bytes, rows: usize) -> Result<Option<Bytes>, StoreError> {
+        // Done by the threads that read, which thereby get from the disk what the committer needs to remove the rows: nobody
+        // may wait for that. Of a large value it needs the beginning.
+        let explore = move |explorer: &Explorer<'_>| {
+            let mut next = None;
+            for row in explorer.range(&start, &end)?.take(rows) {
+                let (key, value) = row?;
+                black_box(value.first());
+                next = Some(Bytes::from([key, &[0]].concat()));
+            }
+            Ok(next)
+        };
+        self.store.explore(explore).await?
     }
 }

@@ -11,9 +11,10 @@
 //! | KV bytes | 8 | keys, values and 32 for each entry |
 //! | KV buckets | 8 | buckets ever made (`kv::bucket`) |
 //! | stages | 8 | staged commits ever begun |
-//! | held | 8 | newest head whose undo needs the rows that upkeep would remove (`sqlite::undo`), 0 if there is none |
+//! | held | 8 | newest head whose undo needs the rows that upkeep would remove (`sqlite::undo`); 0 if there is none, or upkeep has begun |
 //! | leftovers | 1 | 1 if there may be rows of staged commits that came to nothing, or of a published one's segments |
 //! | restore rows | 1 | 1 if there may be rows of a restore that is not published |
+//! | old notes | 1 | 1 if there may be notes from before the history, or of one that has ended (`sqlite::history`) |
 //! | stage | 1 | 0 none, 1 open, 2 published |
 //! | number | 8 | only if published: of the stage; 0 if it is that of a restore (`sqlite::history`) |
 //! | limit | 4 | only if published: size of the database then; staged pages above it do not count |
@@ -29,6 +30,8 @@
 //! | since | 8 | only if kept: what the database was from this time on is known, epoch milliseconds |
 //! | newest | 8 | only if kept: time of the newest commit that was noted |
 //! | bytes | 8 | only if kept: of the rows from `first` on, keys and values |
+//! | forgotten | 8 | only if kept: bytes of all rows from before `first` since the history began |
+//! | due | 8 | only if kept: when the oldest rows are to be forgotten, epoch milliseconds |
 //! | seal | 4 | `record` |
 
 use bytes::Bytes;
@@ -41,7 +44,7 @@ use crate::record::{self, Damaged, Fields, Subspace};
 
 const RECORD: &str = "ledger";
 /// More than a ledger has, its seal included, unless key-value entries are being deleted.
-const USUAL_BYTES: usize = 128;
+const USUAL_BYTES: usize = 144;
 
 const VERSION: u8 = 1;
 const STAGE_NONE: u8 = 0;
@@ -61,9 +64,12 @@ pub(crate) struct Ledger {
     /// Number of the newest staged commit, and so of the one in `stage`.
     pub(crate) stages: u64,
     /// Newest head whose undo needs what upkeep would remove: rows above the size, or those that a published stage hides.
+    /// 0 as soon as some of it is removed.
     pub(crate) held: u64,
     pub(crate) leftovers: bool,
     pub(crate) restore_rows: bool,
+    /// There may be notes from before the history, or of one that has ended.
+    pub(crate) old_notes: bool,
     pub(crate) stage: Stage,
     /// A range of key-value entries whose deletion was promised, and of which some may be left.
     pub(crate) deleting: Option<KeyRange>,
@@ -82,6 +88,22 @@ pub(crate) struct Kept {
     pub(crate) newest: i64,
     /// Of the rows from `first` on, keys and values. They do not count against the storage limit.
     pub(crate) bytes: u64,
+    /// Bytes of all rows from before `first` since the history began, whether they are still there or not.
+    pub(crate) forgotten: u64,
+    /// When the oldest rows are to be forgotten, in epoch milliseconds; without rows it means nothing.
+    pub(crate) due: i64,
+}
+
+impl Kept {
+    /// Bytes of all rows since the history began.
+    pub(crate) fn noted(&self) -> u64 {
+        self.forgotten + self.bytes
+    }
+
+    /// Whether rows are to be forgotten: the oldest are older than their window, or all of them take too much room.
+    pub(crate) fn is_due(&self, now: i64, max_bytes: u64) -> bool {
+        self.bytes > max_bytes || (self.bytes > 0 && now >= self.due)
+    }
 }
 
 /// The stage of a restore's pages. Those of hosts count from 1.
@@ -175,6 +197,7 @@ impl Ledger {
         value.extend(self.held.to_be_bytes());
         value.push(u8::from(self.leftovers));
         value.push(u8::from(self.restore_rows));
+        value.push(u8::from(self.old_notes));
         match &self.stage {
             Stage::None => value.push(STAGE_NONE),
             Stage::Open(open) => {
@@ -202,11 +225,13 @@ impl Ledger {
             }
         }
         value.push(u8::from(self.history.is_some()));
-        if let Some(Kept { first, since, newest, bytes }) = self.history {
+        if let Some(Kept { first, since, newest, bytes, forgotten, due }) = self.history {
             value.extend(first.to_be_bytes());
             value.extend(since.to_be_bytes());
             value.extend(newest.to_be_bytes());
             value.extend(bytes.to_be_bytes());
+            value.extend(forgotten.to_be_bytes());
+            value.extend(due.to_be_bytes());
         }
         value
     }
@@ -228,8 +253,9 @@ impl Ledger {
             kv_buckets: fields.u64()?,
             stages: fields.u64()?,
             held: fields.u64()?,
-            leftovers: fields.u8()? != 0,
-            restore_rows: fields.u8()? != 0,
+            leftovers: read_flag(&mut fields)?,
+            restore_rows: read_flag(&mut fields)?,
+            old_notes: read_flag(&mut fields)?,
             stage: match fields.u8()? {
                 STAGE_NONE => Stage::None,
                 STAGE_OPEN => Stage::Open(OpenStage {
@@ -247,13 +273,28 @@ impl Ledger {
                 DELETING_TO_END => Some(KeyRange { start: read_key(&mut fields)?, end: None }),
                 _ => return None,
             },
-            history: match fields.u8()? {
-                0 => None,
-                _ => Some(Kept { first: fields.u64()?, since: fields.i64()?, newest: fields.i64()?, bytes: fields.u64()? }),
+            history: match read_flag(&mut fields)? {
+                false => None,
+                true => Some(Kept {
+                    first: fields.u64()?,
+                    since: fields.i64()?,
+                    newest: fields.i64()?,
+                    bytes: fields.u64()?,
+                    forgotten: fields.u64()?,
+                    due: fields.i64()?,
+                }),
             },
         };
         fields.end()?;
         Some(ledger)
+    }
+}
+
+fn read_flag(fields: &mut Fields<'_>) -> Option<bool> {
+    match fields.u8()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
     }
 }
 
@@ -289,8 +330,15 @@ mod tests {
     }
 
     fn history() -> impl Strategy<Value = Option<Kept>> {
-        let kept = any::<(u64, i64, i64, u64)>();
-        prop::option::of(kept.prop_map(|(first, since, newest, bytes)| Kept { first, since, newest, bytes }))
+        let kept = any::<(u64, i64, i64, u64, u64, i64)>();
+        prop::option::of(kept.prop_map(|(first, since, newest, bytes, forgotten, due)| Kept {
+            first,
+            since,
+            newest,
+            bytes,
+            forgotten,
+            due,
+        }))
     }
 
     proptest! {
@@ -299,10 +347,11 @@ mod tests {
             numbers: (u64, u32, u32, u64, u64, u64, u64),
             leftovers: bool,
             restore_rows: bool,
+            old_notes: bool,
             stage in stage(),
             deleting in deleting(),
             history in history(),
-            cut in 0..130usize,
+            cut in 0..150usize,
         ) {
             let (head, size, high_water, kv_bytes, kv_buckets, stages, held) = numbers;
             let ledger = Ledger {
@@ -315,6 +364,7 @@ mod tests {
                 held,
                 leftovers,
                 restore_rows,
+                old_notes,
                 stage,
                 deleting,
                 history,
@@ -326,6 +376,18 @@ mod tests {
             if cut < body.len() {
                 prop_assert!(decode(&body[..cut]).is_err());
             }
+        }
+    }
+
+    #[test]
+    fn a_flag_that_is_neither_0_nor_1_is_damage() {
+        let body = Ledger::default().encode();
+        // Leftovers, restore rows, old notes, and at the end the history.
+        for at in [49, 50, 51, body.len() - 1] {
+            let mut changed = body.clone();
+            assert_eq!(std::mem::replace(&mut changed[at], 2), 0);
+            let sealed = record::seal(&key(&Id::NIL), changed);
+            assert_eq!(Ledger::decode(&Id::NIL, &sealed), Err(Damaged { record: RECORD }), "byte {at}");
         }
     }
 }

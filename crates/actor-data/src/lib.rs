@@ -28,10 +28,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use protocol::id::Id;
 use store::{Decision, Reads, Store, StoreError, View};
+use tokio::sync::Semaphore;
 
 pub use crate::kv::KvError;
 pub use crate::record::Damaged;
-pub use crate::sqlite::history::{HistoryError, Past, Restored};
+pub use crate::sqlite::Caller;
+pub use crate::sqlite::history::{Amended, Draft, HistoryError, Past, Restored, as_it_was};
 
 use crate::fence::Fence;
 use crate::ledger::Ledger;
@@ -59,8 +61,9 @@ impl Default for Options {
 
 /// The data of all actors; a handle that is cheap to clone.
 ///
-/// Requests of one actor must come one after the other, as its host sends them, also if it sends them over different
-/// connections; those of different actors, and of an old and a new generation, may come in any way.
+/// Page requests of a host for one actor must come one after the other, as it sends them, also over different connections:
+/// by them is judged what the host knows (`sqlite::undo`). Everything else may overlap: key-value requests, the pages of SQL
+/// that the engine executes, restores, what an old and a new generation ask for, and requests for different actors.
 #[derive(Clone)]
 pub struct ActorData {
     store: Store,
@@ -69,13 +72,23 @@ pub struct ActorData {
     undo: Arc<Undo>,
     upkeep: Arc<Upkeep>,
     restores: Restores,
+    /// Turns of restores and copies.
+    copies: Arc<Semaphore>,
 }
 
 impl ActorData {
     /// The data in a store.
     pub fn new(store: Store, options: Options, clock: Clock) -> Self {
         let undo = Arc::new(Undo::new(options.max_undo_bytes));
-        Self { store, options, clock, undo, upkeep: Arc::default(), restores: Restores::default() }
+        Self {
+            store,
+            options,
+            clock,
+            undo,
+            upkeep: Arc::default(),
+            restores: Restores::default(),
+            copies: Arc::new(Semaphore::new(limits::MAX_COPIES)),
+        }
     }
 
     /// A transaction whose decision can fail: then it writes nothing.

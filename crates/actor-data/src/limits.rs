@@ -1,5 +1,7 @@
 //! Limits of an actor's data, each with its unit and section of `spec/storage.md`.
 
+use std::time::Duration;
+
 /// Size of a SQLite page, in bytes (6.2).
 pub const PAGE_BYTES: usize = 4096;
 /// Pages in a shard: segments of a staged commit begin at a multiple of it (6.2, 6.7).
@@ -12,6 +14,10 @@ pub const SEGMENT_SPAN_PAGES: u32 = 5 * SHARD_PAGES;
 pub const STAGE_MAX_PAGES: u32 = 32_768;
 /// Page numbers in one read (6.6: 8,192; 18.3: hosts may be configured to ask for this many).
 pub const READ_MAX_PAGES: usize = 16_384;
+
+/// Pages that go along with a host's read without having been asked for: as many as the SDK's own read-ahead asks for by
+/// default (7.3, 16.3).
+pub const READ_AHEAD_MAX_PAGES: usize = 64;
 
 /// Length of a key, in bytes (3.4).
 pub const KV_KEY_MAX_BYTES: usize = 2048;
@@ -36,6 +42,12 @@ pub const PRELOAD_MANIFEST_MAX_PREFIXES: usize = 16;
 /// What may be remembered of the newest commits of all actors, in bytes, so that one whose answer was lost can be taken
 /// back (7.5).
 pub const DEFAULT_MAX_UNDO_BYTES: usize = 64 * 1024 * 1024;
+
+/// Restores and copies of databases that are made at a time. Each reads one snapshot for as long as it takes, for which
+/// the store has a few places, and the file cannot use again what others free meanwhile.
+pub const MAX_COPIES: usize = 4;
+/// A restore or copy that has not begun after this, because of others, is refused; `copy_turn_timeout`.
+pub const COPY_TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes that one actor may store unless configured otherwise: 10 GiB (3.4, 12.1).
 pub const DEFAULT_MAX_STORAGE_BYTES: u64 = 10 * 1024 * 1024 * 1024;

@@ -5,6 +5,7 @@
 
 mod support;
 
+use actor_data::Caller;
 use actor_data::check::{Finding, Owner, check};
 use actor_data::export::{self, ExportError, Exported};
 use bytes::Bytes;
@@ -102,11 +103,11 @@ async fn take(world: &mut World, open: &mut (u64, Vec<u32>), step: &Step, conten
             let _ = world.commit(&pages, size).await;
         }
         Step::Retry { size } => {
-            world.session += 1;
-            let head = world.data.get_pages(world.actor, None, world.get_request([])).await.unwrap().head_txid.unwrap();
+            world.connection += 1;
+            let head = world.data.get_pages(world.actor, Caller::Engine, world.get_request([])).await.unwrap().head_txid.unwrap();
             let request = world.commit_request(dirty(&[(1, content)]), size);
             let request = SqliteCommitRequest { expected_head_txid: Some(head.saturating_sub(1)), ..request };
-            let _ = world.data.commit(world.actor, Some(world.session), request).await;
+            let _ = world.data.commit(world.actor, Caller::Host(world.connection), request).await;
         }
         Step::Begin => {
             if let Ok(txid) = world.begin().await {
@@ -140,7 +141,7 @@ async fn take(world: &mut World, open: &mut (u64, Vec<u32>), step: &Step, conten
 /// All pages, as a host reads them.
 async fn read(world: &World, pages: u32) -> Vec<u8> {
     let mut all = Vec::new();
-    for page in world.data.get_pages(world.actor, None, world.get_request(1..=pages)).await.unwrap().pages {
+    for page in world.data.get_pages(world.actor, Caller::Engine, world.get_request(1..=pages)).await.unwrap().pages {
         all.extend(page.bytes.unwrap());
     }
     all

@@ -4,8 +4,10 @@
 
 mod support;
 
-use protocol::envoy::{KvRequestData, KvResponseData, SqliteDirtyPage, SqliteGetPagesOk};
+use actor_data::Caller;
+use protocol::envoy::{KvRequestData, KvResponseData, SqliteCommitStageSegmentRequest, SqliteDirtyPage, SqliteGetPagesOk};
 use protocol::id::Id;
+use store::Batch;
 
 use support::{PAGE, World, dirty, text};
 
@@ -13,7 +15,7 @@ use support::{PAGE, World, dirty, text};
 #[tokio::test]
 async fn a_new_database_is_empty() {
     let world = World::new().await;
-    let read = world.data.get_pages(world.actor, Some(1), world.get_request(1..=128)).await;
+    let read = world.data.get_pages(world.actor, Caller::Host(1), world.get_request(1..=128)).await;
     assert_eq!(read, Ok(SqliteGetPagesOk { pages: Vec::new(), head_txid: Some(0) }));
 }
 
@@ -24,7 +26,7 @@ async fn the_head_counts_commits_and_fences_them() {
     let at_head = async |expected: Option<u64>, size| {
         let mut request = world.commit_request(dirty(&[(1, size as u8)]), size);
         request.expected_head_txid = expected;
-        world.data.commit(world.actor, Some(1), request).await.map(|ok| ok.head_txid)
+        world.data.commit(world.actor, Caller::Host(1), request).await.map(|ok| ok.head_txid)
     };
     assert_eq!(at_head(Some(0), 1).await, Ok(Some(1)));
     assert_eq!(at_head(None, 2).await, Ok(Some(2)));
@@ -35,7 +37,7 @@ async fn the_head_counts_commits_and_fences_them() {
     assert_eq!(text(at_head(Some(2), 9).await), mismatch);
     let mut request = world.get_request([1]);
     request.expected_head_txid = Some(2);
-    assert_eq!(text(world.data.get_pages(world.actor, Some(1), request).await), mismatch);
+    assert_eq!(text(world.data.get_pages(world.actor, Caller::Host(1), request).await), mismatch);
     assert_eq!(world.read(1..=9).await.unwrap(), [(1, 2), (2, 0)]);
 }
 
@@ -49,9 +51,9 @@ async fn only_the_current_generation_gets_through() {
     let mut commit = world.commit_request(dirty(&[(1, 2)]), 1);
     read.expected_generation = None;
     commit.expected_generation = None;
-    let missing = text(world.data.get_pages(world.actor, Some(1), read.clone()).await);
+    let missing = text(world.data.get_pages(world.actor, Caller::Host(1), read.clone()).await);
     assert_eq!(missing, "sqlite.invalid_request: sqlite get_pages missing expectedGeneration");
-    let missing = text(world.data.commit(world.actor, Some(1), commit.clone()).await);
+    let missing = text(world.data.commit(world.actor, Caller::Host(1), commit.clone()).await);
     assert_eq!(missing, "sqlite.invalid_request: sqlite commit missing expectedGeneration");
 
     world.start().await;
@@ -62,8 +64,8 @@ async fn only_the_current_generation_gets_through() {
         commit.expected_generation = Some(generation);
         commit.dirty_pages = dirty(&[(0, 1)]);
         let stale = format!("depot.head_fence_mismatch: actor generation {generation} is not current");
-        assert_eq!(text(world.data.get_pages(world.actor, Some(1), read.clone()).await), stale);
-        assert_eq!(text(world.data.commit(world.actor, Some(1), commit.clone()).await), stale);
+        assert_eq!(text(world.data.get_pages(world.actor, Caller::Host(1), read.clone()).await), stale);
+        assert_eq!(text(world.data.commit(world.actor, Caller::Host(1), commit.clone()).await), stale);
     }
     // Item 26: the new one sees everything acknowledged to the old one.
     assert_eq!(world.read([1]).await.unwrap(), [(1, 1)]);
@@ -89,7 +91,7 @@ async fn commits_that_are_wrong_change_nothing() {
         (many, "depot.commit_too_large: sqlite commit too large: actual_size_bytes=1314816, max_size_bytes=1310720"),
     ] {
         let request = world.commit_request(pages, 400);
-        assert_eq!(text(world.data.commit(world.actor, Some(1), request).await), message);
+        assert_eq!(text(world.data.commit(world.actor, Caller::Host(1), request).await), message);
     }
     assert_eq!(world.rows().await, rows);
     assert_eq!(world.commit(&[], 1).await, Ok(2));
@@ -115,6 +117,73 @@ async fn reads_keep_order_and_limits() {
     let too_many = "sqlite.invalid_request: sqlite get_pages requested 16385 pages, exceeding limit 16384";
     assert_eq!(text(world.read(1..=16_385).await), too_many);
     assert_eq!(world.read([u32::MAX - 1, u32::MAX]).await.unwrap(), []);
+}
+
+/// The leaf of a table with one row, which goes on in a chain of pages that begins with this one.
+fn leaf(rest: u32) -> Vec<u8> {
+    let row_of_5000_bytes = [&[0xa7, 0x08, 1][..], &[7; 908], &rest.to_be_bytes()].concat();
+    let mut page = vec![0; PAGE];
+    page[0] = 13;
+    page[4] = 1;
+    page[8..10].copy_from_slice(&300_u16.to_be_bytes());
+    page[300..300 + row_of_5000_bytes.len()].copy_from_slice(&row_of_5000_bytes);
+    page
+}
+
+/// A page with a number at some place.
+fn naming(pgno: u32, at: usize) -> Vec<u8> {
+    let mut page = vec![0; PAGE];
+    page[at..at + 4].copy_from_slice(&pgno.to_be_bytes());
+    page
+}
+
+/// `spec/storage.md` 16.3. Which pages these are is tested in `sqlite::read_ahead`.
+#[tokio::test]
+async fn what_a_host_needs_next_comes_along() {
+    let world = World::new().await;
+    let with_bytes = |pages: &[(u32, Vec<u8>)]| {
+        let page = |(pgno, bytes): &(u32, Vec<u8>)| SqliteDirtyPage { pgno: *pgno, bytes: bytes.clone().into() };
+        pages.iter().map(page).collect::<Vec<_>>()
+    };
+    let pages = [(1, naming(300, 32)), (200, leaf(201)), (201, naming(202, 0)), (202, naming(0, 0)), (300, naming(0, 4))];
+    world.data.commit(world.actor, Caller::Host(1), world.commit_request(with_bytes(&pages), 400)).await.unwrap();
+    let read = async |caller, pgnos: &[u32]| {
+        let read = world.data.get_pages(world.actor, caller, world.get_request(pgnos.iter().copied())).await.unwrap();
+        read.pages.into_iter().map(|page| (page.pgno, page.bytes.unwrap())).collect::<Vec<_>>()
+    };
+    let numbers = |read: Vec<(u32, bytes::Bytes)>| read.into_iter().map(|(pgno, _)| pgno).collect::<Vec<_>>();
+
+    let row = read(Caller::Host(1), &[200]).await;
+    assert_eq!(row, pages[1..4].iter().map(|(pgno, page)| (*pgno, page.clone().into())).collect::<Vec<_>>());
+    assert_eq!(numbers(read(Caller::Host(1), &[200, 200]).await), [200, 200, 201, 202]);
+    let opening: Vec<u32> = (1..=128).collect();
+    assert_eq!(numbers(read(Caller::Host(1), &opening).await), [opening.as_slice(), &[300]].concat());
+    // The engine's SQLite has a read-ahead of its own.
+    assert_eq!(numbers(read(Caller::Engine, &[200]).await), [200]);
+
+    // A stage counts as soon as it is published, before its rows have moved.
+    let txid = world.begin().await.unwrap();
+    let request = SqliteCommitStageSegmentRequest {
+        actor_id: String::new(),
+        expected_generation: Some(world.generation.into()),
+        txid,
+        first_pgno: 192,
+        dirty_pages: with_bytes(&[(201, naming(203, 0)), (203, naming(0, 0))]),
+    };
+    world.data.stage_segment(world.actor, Caller::Host(1), request).await.unwrap();
+    world.finalize(txid, 400, &[192]).await.unwrap();
+    assert_eq!(numbers(read(Caller::Host(1), &[200]).await), [200, 201, 203]);
+    world.settle().await;
+    assert_eq!(numbers(read(Caller::Host(1), &[200]).await), [200, 201, 203]);
+
+    // Damage concerns only those who ask for it.
+    let key = world.rows().await.into_iter().find(|key| key.ends_with(&203_u32.to_be_bytes())).unwrap();
+    let mut batch = Batch::new();
+    batch.put(key, "damaged");
+    world.store.write(batch).await.unwrap();
+    assert_eq!(numbers(read(Caller::Host(1), &[200]).await), [200]);
+    let damaged = world.data.get_pages(world.actor, Caller::Host(1), world.get_request([203])).await.unwrap_err();
+    assert_eq!((damaged.group.as_str(), damaged.code.as_str()), ("store", "damaged"));
 }
 
 /// Items 17, 18 and 20.
@@ -189,7 +258,7 @@ async fn the_limit_stops_growth_only() {
 async fn nothing_of_a_destroyed_actor_remains() {
     let mut world = World::new().await;
     let (store, data, now) = (world.store.clone(), world.data.clone(), world.now.clone());
-    let mut neighbour = World { store, data, now, actor: Id::from_parts([10; 16], 1), generation: 0, session: 1 };
+    let mut neighbour = World { store, data, now, actor: Id::from_parts([10; 16], 1), generation: 0, connection: 1 };
     neighbour.start().await;
     neighbour.commit(&[(1, 1)], 1).await.unwrap();
     let neighbours_rows: Vec<_> = world.rows().await.into_iter().filter(|key| key[1] == 10).collect();

@@ -4,9 +4,10 @@
 
 mod support;
 
-use protocol::envoy::SqliteCommitStageBeginRequest;
+use actor_data::Caller;
+use protocol::envoy::{SqliteCommitStageBeginRequest, SqliteCommitStageSegmentRequest};
 
-use support::{World, text};
+use support::{World, dirty, text};
 
 /// Pages with these numbers, all alike.
 fn pages(pgnos: std::ops::RangeInclusive<u32>, content: u8) -> Vec<(u32, u8)> {
@@ -111,6 +112,8 @@ async fn wrong_segments_are_refused() {
     assert_eq!(count, format!("{invalid}: finalize claimed 0 segments but 1 were staged"));
     let count = text(world.finalize(txid, 1000, &[640, 960]).await);
     assert_eq!(count, format!("{invalid}: finalize claimed 2 segments but 1 were staged"));
+    let count = text(world.finalize(txid, 1000, &[640, 640]).await);
+    assert_eq!(count, format!("{invalid}: finalize claimed 2 segments but 1 were staged"));
     let missing = text(world.finalize(txid, 1000, &[960]).await);
     assert_eq!(missing, "depot.stage_not_found: transaction failed: StageNotFound: no staged segment at page 960 for txid 1");
     assert_eq!(world.finalize(txid, 1000, &[640]).await, Ok(1));
@@ -123,7 +126,7 @@ async fn stages_belong_to_a_generation() {
     let mut world = World::new().await;
     let request =
         SqliteCommitStageBeginRequest { actor_id: world.actor.to_string(), expected_generation: None, expected_head_txid: None };
-    let missing = text(world.data.stage_begin(world.actor, Some(1), request).await);
+    let missing = text(world.data.stage_begin(world.actor, Caller::Host(1), request).await);
     assert_eq!(missing, "sqlite.invalid_request: sqlite staged commit missing expectedGeneration");
 
     let txid = world.begin().await.unwrap();
@@ -183,9 +186,26 @@ async fn a_stage_may_change_the_size_only_or_shrink() {
 #[tokio::test]
 async fn the_storage_limit_holds_for_stages() {
     let world = World::with_limit(100 * 4096).await;
+    world.commit(&[(1, 1)], 1).await.unwrap();
     let txid = world.begin().await.unwrap();
     world.segment(txid, 0, &pages(1..=101, 1)).await.unwrap();
-    let full = text(world.finalize(txid, 101, &[0]).await);
-    assert!(full.starts_with("depot.quota_exceeded: "), "{full}");
-    assert_eq!(world.finalize(txid, 100, &[0]).await, Ok(1));
+    let full = |bytes: u64| {
+        format!(
+            "depot.quota_exceeded: transaction failed: SqliteStorageQuotaExceeded: \
+             not enough space left in depot ({} bytes remaining, current payload is {bytes} bytes)",
+            99 * 4096
+        )
+    };
+    assert_eq!(text(world.finalize(txid, 101, &[0]).await), full(101 * 4096));
+
+    // The engine's own, of which there may be more than a host may stage, are refused as soon as they cannot fit any more.
+    let request = SqliteCommitStageSegmentRequest {
+        actor_id: String::new(),
+        expected_generation: Some(world.generation.into()),
+        txid,
+        first_pgno: 320,
+        dirty_pages: dirty(&[(320, 1)]),
+    };
+    assert_eq!(text(world.data.stage_segment(world.actor, Caller::Engine, request).await), full(102 * 4096));
+    assert_eq!(world.finalize(txid, 100, &[0]).await, Ok(2));
 }

@@ -52,6 +52,10 @@ impl KeyRange {
         Ok(Self { end: has_end.then(|| prefix_end(&prefix)), start: prefix })
     }
 
+    pub(super) fn contains(&self, key: &Bytes) -> bool {
+        *key >= self.start && self.end.as_ref().is_none_or(|end| key < end)
+    }
+
     /// The rows that may lead to entries in the range: at most the first and the last one, if they are buckets, lead to
     /// none.
     pub(super) fn rows(&self, actor: &Id) -> (Bytes, Bytes) {

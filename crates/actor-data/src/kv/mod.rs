@@ -82,16 +82,20 @@ impl ActorData {
 /// Who may use the entries (3.6), and when: not before a deletion is finished, unless that is what the caller does. Requests
 /// carry no generation; the caller's is that of its host.
 fn admit(standing: &Standing, generation: u32, deletion: Option<&KeyRange>) -> Result<(), Obstacle> {
-    match standing.fence {
-        Some(Fence::Generation { number, .. }) if number <= u64::from(generation) => {}
-        Some(Fence::Generation { .. }) => return Err(KvError::NotCurrent { generation }.into()),
-        Some(Fence::Destroyed) | None => return Err(KvError::NoActor.into()),
-    }
+    check_generation(standing, generation)?;
     match (deletion, &standing.ledger.deleting) {
         (None, None) => Ok(()),
         (None, Some(range)) => Err(Obstacle::Deletion(range.clone())),
         (Some(mine), Some(found)) if mine == found => Ok(()),
         (Some(_), Some(_) | None) => Err(Obstacle::Finished),
+    }
+}
+
+fn check_generation(standing: &Standing, generation: u32) -> Result<(), KvError> {
+    match standing.fence {
+        Some(Fence::Generation { number, .. }) if number <= u64::from(generation) => Ok(()),
+        Some(Fence::Generation { .. }) => Err(KvError::NotCurrent { generation }),
+        Some(Fence::Destroyed) | None => Err(KvError::NoActor),
     }
 }
 

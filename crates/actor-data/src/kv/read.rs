@@ -8,7 +8,7 @@ use store::Reads;
 use super::bucket::Bucket;
 use super::entry::Entry;
 use super::place::{self, Place};
-use super::{KvError, Obstacle, admit, check_keys};
+use super::{KvError, Obstacle, check_generation, check_keys};
 use crate::limits::KV_KEY_MAX_BYTES;
 use crate::{ActorData, STANDING_KEYS, Standing, standing_keys};
 
@@ -22,12 +22,10 @@ impl ActorData {
         if key.len() > KV_KEY_MAX_BYTES {
             return Ok(None);
         }
-        loop {
-            match self.find_entries(&actor, u32::MAX, std::slice::from_ref(&key)).await {
-                Ok(mut entries) => return Ok(entries.pop().flatten().map(|entry| (entry.value, entry.update_ts))),
-                Err(Obstacle::Error(KvError::NoActor)) => return Ok(None),
-                Err(obstacle) => self.overcome(actor, u32::MAX, obstacle).await?,
-            }
+        match self.find_entries(&actor, u32::MAX, std::slice::from_ref(&key)).await {
+            Ok(mut entries) => Ok(entries.pop().flatten().map(|entry| (entry.value, entry.update_ts))),
+            Err(KvError::NoActor) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -42,16 +40,19 @@ impl ActorData {
     }
 
     /// The entries of the keys, in the same order.
-    async fn find_entries(&self, actor: &Id, generation: u32, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, Obstacle> {
+    async fn find_entries(&self, actor: &Id, generation: u32, keys: &[Bytes]) -> Result<Vec<Option<Entry>>, KvError> {
         let row_keys: Vec<Bytes> = keys.iter().map(|key| place::row(actor, key)).collect();
         let reads = Reads::keys(standing_keys(actor).into_iter().chain(row_keys.iter().cloned()));
         let found = self.store.read(reads).await?.keys;
-        admit(&Standing::decode(actor, found[0].as_deref(), found[1].as_deref())?, generation, None)?;
+        let standing = Standing::decode(actor, found[0].as_deref(), found[1].as_deref())?;
+        check_generation(&standing, generation)?;
+        let is_deleted = |key: &Bytes| standing.ledger.deleting.as_ref().is_some_and(|range| range.contains(key));
 
         let mut entries = Vec::with_capacity(keys.len());
         for ((key, row_key), row) in keys.iter().zip(&row_keys).zip(&found[STANDING_KEYS..]) {
             entries.push(match (row, Place::of(key)) {
                 (None, _) => None,
+                (Some(_), _) if is_deleted(key) => None,
                 (Some(row), Place::Row) => Some(Entry::decode(row_key, row)?),
                 (Some(row), Place::Bucket { rest }) => self.find_in_bucket(actor, Bucket::decode(row_key, row)?, &rest).await?,
             });

@@ -9,7 +9,7 @@ use store::{Batch, Decision, Reads, View};
 use super::dirty::{self, PackedPage};
 use super::error::SqliteError;
 use super::undo::{Change, PreImage};
-use super::{Guard, check_quota, history, standing_reads};
+use super::{Caller, Guard, check_quota, history, standing_reads};
 use crate::ledger::{Ledger, Stage};
 use crate::limits::{COMMIT_MAX_PAGES, PAGE_BYTES};
 use crate::{ActorData, Damaged, Options, STANDING_KEYS, Standing, page, standing_keys};
@@ -34,24 +34,22 @@ pub(super) struct Done {
 }
 
 impl ActorData {
-    /// Writes pages and a new size as one commit, durably. Pages above the new size are dropped. `session` is the number of
-    /// the host's connection, in the order in which it made them; without it the commit is the engine's own, which never
-    /// takes another one back and is never taken back itself (`spec/storage.md` 7.5).
+    /// Writes pages and a new size as one commit, durably. Pages above the new size are dropped.
     ///
     /// # Errors
     /// Those of `spec/storage.md` 6.5 and 6.6, and group `store` if the store fails. Nothing was written then.
     pub async fn commit(
         &self,
         actor: Id,
-        session: Option<u64>,
+        caller: Caller,
         request: SqliteCommitRequest,
     ) -> Result<SqliteCommitOk, SqliteErrorResponse> {
-        let head = self.try_commit(actor, session, request).await?;
+        let head = self.try_commit(actor, caller, request).await?;
         Ok(SqliteCommitOk { head_txid: Some(head) })
     }
 
-    async fn try_commit(&self, actor: Id, session: Option<u64>, request: SqliteCommitRequest) -> Result<u64, SqliteError> {
-        let guard = Guard::new("commit", session, request.expected_generation, request.expected_head_txid)?;
+    async fn try_commit(&self, actor: Id, caller: Caller, request: SqliteCommitRequest) -> Result<u64, SqliteError> {
+        let guard = Guard::new("commit", caller, request.expected_generation, request.expected_head_txid)?;
         let guard = self.resume(actor, guard).await?;
         if let Err(fault) = check(&request.dirty_pages) {
             // A stale host must hear that it is stale, whatever else is wrong.
@@ -144,7 +142,7 @@ pub(super) fn attempt(
         return Ok(Decision::ReadMore(Reads::keys(pages.iter().map(|packed| staged_key(number, packed)))));
     }
 
-    let needs_them = guard.session.is_some() || retention_s > 0;
+    let needs_them = guard.caller.is_host() || retention_s > 0;
     let pre_images = if needs_them { pre_images(view, actor, &ledger, pages, size)? } else { Vec::new() };
     let mut batch = Batch::new();
     for packed in pages.iter().filter(|packed| packed.pgno <= size) {
@@ -187,7 +185,7 @@ fn pre_images(view: &View<'_>, actor: &Id, ledger: &Ledger, pages: &[PackedPage]
 /// Counts a commit that sets the size. Rows above it stay until the host knows of the commit.
 pub(super) fn advance(ledger: &mut Ledger, guard: Guard, size: u32) {
     ledger.head += 1;
-    if guard.session.is_some() && size < ledger.size {
+    if guard.caller.is_host() && size < ledger.size {
         ledger.held = ledger.head;
     }
     ledger.size = size;

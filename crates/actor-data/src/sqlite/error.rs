@@ -74,6 +74,11 @@ pub(super) enum StageFault {
 }
 
 impl SqliteError {
+    /// Whether the store takes nothing at the moment, of which it tells its operator once for all.
+    pub(super) fn is_lack_of_room(&self) -> bool {
+        matches!(self, Self::Store(error) if error.may_pass())
+    }
+
     fn group_and_code(&self) -> (&'static str, &'static str) {
         match self {
             Self::MissingGeneration { .. } | Self::ReadTooLarge { .. } => ("sqlite", "invalid_request"),
@@ -93,9 +98,7 @@ impl SqliteError {
 impl From<SqliteError> for SqliteErrorResponse {
     fn from(error: SqliteError) -> Self {
         let (group, code) = error.group_and_code();
-        // Of a lack of room the store tells once for all.
-        let may_pass = matches!(&error, SqliteError::Store(error) if error.may_pass());
-        if group == "store" && !may_pass {
+        if group == "store" && !error.is_lack_of_room() {
             tracing::error!(%error, "a page request failed in the store");
         }
         Self { group: group.into(), code: code.into(), message: error.to_string() }

@@ -20,24 +20,23 @@ use super::commit::{Attempt, Done, advance};
 use super::dirty::{self, PackedPage};
 use super::error::{SqliteError, StageFault};
 use super::undo::Change;
-use super::{Guard, check_quota, history, row_range, standing_reads};
+use super::{Caller, Guard, check_quota, history, row_range, standing_reads};
 use crate::ledger::{Ledger, OpenStage, Stage};
 use crate::limits::{PAGE_BYTES, SEGMENT_SPAN_PAGES, SHARD_PAGES, STAGE_MAX_PAGES};
 use crate::{ActorData, Options, Standing, page, segment};
 
 impl ActorData {
-    /// Opens a staged commit; one that is open comes to nothing. `session` is as for [`ActorData::commit`], here and in the
-    /// later steps.
+    /// Opens a staged commit; one that is open comes to nothing.
     ///
     /// # Errors
     /// Those of `spec/storage.md` 6.5, and group `store` if the store fails.
     pub async fn stage_begin(
         &self,
         actor: Id,
-        session: Option<u64>,
+        caller: Caller,
         request: SqliteCommitStageBeginRequest,
     ) -> Result<SqliteCommitStageBeginOk, SqliteErrorResponse> {
-        let guard = Guard::new("staged commit", session, request.expected_generation, request.expected_head_txid)?;
+        let guard = Guard::new("staged commit", caller, request.expected_generation, request.expected_head_txid)?;
         let guard = self.resume(actor, guard).await?;
         let attempt = move |view: &View<'_>, _: &Options| begin(view, &actor, guard);
         let txid = self.change(actor, guard, standing_reads(&actor), attempt).await?;
@@ -51,20 +50,20 @@ impl ActorData {
     pub async fn stage_segment(
         &self,
         actor: Id,
-        session: Option<u64>,
+        caller: Caller,
         request: SqliteCommitStageSegmentRequest,
     ) -> Result<SqliteCommitStageSegmentOk, SqliteErrorResponse> {
-        let staged_bytes = self.try_stage_segment(actor, session, request).await?;
+        let staged_bytes = self.try_stage_segment(actor, caller, request).await?;
         Ok(SqliteCommitStageSegmentOk { staged_bytes })
     }
 
     async fn try_stage_segment(
         &self,
         actor: Id,
-        session: Option<u64>,
+        caller: Caller,
         request: SqliteCommitStageSegmentRequest,
     ) -> Result<u64, SqliteError> {
-        let guard = Guard::staged(session, request.expected_generation, request.txid)?;
+        let guard = Guard::staged(caller, request.expected_generation, request.txid)?;
         // A stale host must hear that it is stale, whatever else is wrong.
         let stage = self.check_guard(actor, guard).await?.stages;
         check_segment(&request)?;
@@ -80,7 +79,7 @@ impl ActorData {
                 return Err(StageFault::NotOpen { txid }.into());
             }
             add_segment(open, first_pgno, pages.len())?;
-            check_stage_size(open, guard, options.max_storage_bytes.max(used_bytes))?;
+            check_stage_size(open, guard, options.max_storage_bytes, used_bytes)?;
             let (batch, bytes) = segment_batch(&actor, &ledger, first_pgno, &pages);
             Ok(Decision::Commit(batch, bytes))
         })
@@ -94,10 +93,10 @@ impl ActorData {
     pub async fn finalize(
         &self,
         actor: Id,
-        session: Option<u64>,
+        caller: Caller,
         request: SqliteCommitFinalizeRequest,
     ) -> Result<SqliteCommitFinalizeOk, SqliteErrorResponse> {
-        let guard = Guard::staged(session, request.expected_generation, request.txid)?;
+        let guard = Guard::staged(caller, request.expected_generation, request.txid)?;
         let request = Arc::new(request);
         let clock = self.clock.clone();
         let attempt = move |view: &View<'_>, options: &Options| finalize(view, options, &actor, guard, &request, clock());
@@ -164,12 +163,14 @@ fn add_segment(open: &mut OpenStage, first_pgno: u32, pages: usize) -> Result<()
 }
 
 /// Refuses a stage with too many pages: for a host by their number; the engine's own may have any that can be published.
-fn check_stage_size(open: &OpenStage, guard: Guard, max_bytes: u64) -> Result<(), SqliteError> {
+fn check_stage_size(open: &OpenStage, guard: Guard, max_bytes: u64, used_bytes: u64) -> Result<(), SqliteError> {
     let payload = u64::from(open.pages) * PAGE_BYTES as u64;
-    match guard.session {
-        Some(_) if open.pages > STAGE_MAX_PAGES => Err(SqliteError::StageTooLarge { pages: open.pages.into() }),
-        None if payload > max_bytes => Err(SqliteError::QuotaExceeded { remaining: 0, payload }),
-        Some(_) | None => Ok(()),
+    match guard.caller {
+        Caller::Host(_) if open.pages > STAGE_MAX_PAGES => Err(SqliteError::StageTooLarge { pages: open.pages.into() }),
+        Caller::Engine if payload > max_bytes.max(used_bytes) => {
+            Err(SqliteError::QuotaExceeded { remaining: max_bytes.saturating_sub(used_bytes), payload })
+        }
+        Caller::Host(_) | Caller::Engine => Ok(()),
     }
 }
 
@@ -195,7 +196,9 @@ fn finalize(
     let standing = Standing::of(actor, view)?;
     let retention_s = standing.retention_s();
     let mut ledger = guard.admit(standing)?;
-    let pages = open_stage(&mut ledger, guard, request.txid)?.pages;
+    let OpenStage { pages, segments, .. } = *open_stage(&mut ledger, guard, request.txid)?;
+    // Before the claim is looked at: it may be long, and other commits wait meanwhile.
+    check_count(request.segment_first_pgnos.len(), segments as usize)?;
     if view.range_count() == 0 {
         return Ok(Decision::ReadMore(segment_reads(actor, ledger.stages)));
     }
@@ -208,7 +211,7 @@ fn finalize(
     let change = Change { size: ledger.size, high_water: ledger.high_water, pre_images: Vec::new(), published };
     ledger.stage = if published { Stage::Published { number: ledger.stages, limit: size } } else { Stage::None };
     advance(&mut ledger, guard, size);
-    if published && guard.session.is_some() {
+    if published && guard.caller.is_host() {
         ledger.held = ledger.head;
     }
     let mut batch = Batch::new();
@@ -224,14 +227,17 @@ fn segment_reads(actor: &Id, stage: u64) -> Reads {
     Reads { keys: Vec::new(), ranges: vec![Scan { max_bytes: usize::MAX, ..Scan::range(start, end) }] }
 }
 
+fn check_count(claimed: usize, staged: usize) -> Result<(), StageFault> {
+    if claimed == staged { Ok(()) } else { Err(StageFault::Count { claimed, staged }) }
+}
+
 /// The host must name exactly the segments that were staged.
 fn check_claim(view: &View<'_>, request: &SqliteCommitFinalizeRequest) -> Result<(), SqliteError> {
     let staged = view.range(0).iter().map(|(key, value)| segment::decode(key, value));
     let staged: BTreeSet<u32> = staged.collect::<Result<_, _>>()?;
     let claimed: BTreeSet<u32> = request.segment_first_pgnos.iter().copied().collect();
-    if claimed.len() != staged.len() {
-        return Err(StageFault::Count { claimed: claimed.len(), staged: staged.len() }.into());
-    }
+    // A number that is named twice is missing elsewhere.
+    check_count(claimed.len(), staged.len())?;
     match claimed.difference(&staged).next() {
         Some(&first_pgno) => Err(SqliteError::StageNotFound { first_pgno, txid: request.txid }),
         None => Ok(()),

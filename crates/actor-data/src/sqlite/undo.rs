@@ -13,8 +13,10 @@
 //! | the head before | the same connection | it is out of step, and is told so |
 //! | the head before, after the commit was taken back | any connection | it goes on from what took the commit back |
 //!
-//! All this is in memory: a host that loses its answer because the engine ends is told that it is out of step. Requests of
-//! one actor come one after the other, also over different connections, so what is remembered is what is stored.
+//! All this is in memory: a host that loses its answer because the engine ends is told that it is out of step. A host's page
+//! requests for one actor come one after the other, also over different connections, so what is remembered is what is
+//! stored. Whoever else lets a commit stay at the same moment (a restore) may be ahead: a commit whose old rows upkeep has
+//! begun to remove is not taken back, which `held` in the ledger says.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,7 +26,7 @@ use protocol::id::Id;
 use store::{Batch, Decision, View};
 
 use super::error::SqliteError;
-use super::{Guard, history, standing_reads};
+use super::{Caller, Guard, history, standing_reads};
 use crate::ledger::{Ledger, Stage};
 use crate::{ActorData, Standing, page};
 
@@ -59,7 +61,7 @@ pub(super) struct Change {
 struct Record {
     generation: u64,
     /// Number of the connection over which it came.
-    session: u64,
+    connection: u64,
     /// The head that it made.
     head: u64,
     /// The head that the host goes on from if it has not seen the answer.
@@ -147,7 +149,7 @@ impl Undo {
     }
 
     /// What a request over this connection means that names this head. A record that it makes needless is dropped.
-    fn consider(&self, actor: &Id, generation: u64, session: u64, named: u64) -> Verdict {
+    fn consider(&self, actor: &Id, generation: u64, connection: u64, named: u64) -> Verdict {
         let mut records = self.records.lock();
         let Some(record) = records.by_actor.get(actor).filter(|record| record.generation == generation) else {
             return Verdict::AsNamed;
@@ -158,13 +160,13 @@ impl Undo {
         }
         match record.state {
             State::TakenBack if named == record.known => Verdict::At(record.head),
-            State::Made(_) if named == record.known && session > record.session => Verdict::Lost(record.clone()),
+            State::Made(_) if named == record.known && connection > record.connection => Verdict::Lost(record.clone()),
             State::TakenBack | State::Made(_) => Verdict::AsNamed,
         }
     }
 
     /// Remembers the newest commit of an actor, which made the head `head`.
-    fn note(&self, actor: Id, generation: u64, session: u64, head: u64, state: State) {
+    fn note(&self, actor: Id, generation: u64, connection: u64, head: u64, state: State) {
         let mut records = self.records.lock();
         let before = records.by_actor.get(&actor);
         // A host that has not named the head of the commit that took its last one back may not know of it.
@@ -172,19 +174,27 @@ impl Undo {
             Some(Record { state: State::TakenBack, known, .. }) => *known,
             Some(Record { state: State::Made(_), .. }) | None => head - 1,
         };
-        let record = Record { generation, session, head, known, state, turn: 0 };
+        let record = Record { generation, connection, head, known, state, turn: 0 };
         records.insert(actor, record, self.max_bytes);
     }
 
     /// A commit was taken back by another one.
-    fn taken_back(&self, actor: Id, lost: &Record, session: u64, head: u64) {
-        let record = Record { session, head, state: State::TakenBack, ..lost.clone() };
+    fn taken_back(&self, actor: Id, lost: &Record, connection: u64, head: u64) {
+        let record = Record { connection, head, state: State::TakenBack, ..lost.clone() };
         self.records.lock().insert(actor, record, self.max_bytes);
     }
 
     /// Forgets an actor's newest commit: it stays.
     pub(crate) fn forget(&self, actor: &Id) {
         self.records.lock().remove(actor);
+    }
+
+    /// Forgets what was noted for a generation, or for one before it: its host asks no more.
+    fn generation_ended(&self, actor: &Id, generation: u64) {
+        let mut records = self.records.lock();
+        if records.by_actor.get(actor).is_some_and(|record| record.generation <= generation) {
+            records.remove(actor);
+        }
     }
 
     /// Lets an actor's newest commit stay. If it took another one back, the head before keeps its meaning.
@@ -210,17 +220,22 @@ impl ActorData {
         self.undo.forget(actor);
     }
 
+    /// Frees what was remembered for a generation of an actor, which has ended; what a newer one has done stays.
+    pub fn generation_ended(&self, actor: &Id, generation: u32) {
+        self.undo.generation_ended(actor, generation.into());
+    }
+
     /// What a request of a host builds on, after its last commit was taken back if it has not seen the answer.
     pub(super) async fn resume(&self, actor: Id, guard: Guard) -> Result<Guard, SqliteError> {
-        let (Some(session), Some(named)) = (guard.session, guard.head) else { return Ok(guard) };
-        match self.undo.consider(&actor, guard.generation, session, named) {
+        let (Caller::Host(connection), Some(named)) = (guard.caller, guard.head) else { return Ok(guard) };
+        match self.undo.consider(&actor, guard.generation, connection, named) {
             Verdict::AsNamed => Ok(guard),
             Verdict::At(head) => Ok(Guard { head: Some(head), ..guard }),
-            Verdict::Lost(record) => self.take_back(actor, guard, session, record).await,
+            Verdict::Lost(record) => self.take_back(actor, guard, connection, record).await,
         }
     }
 
-    async fn take_back(&self, actor: Id, guard: Guard, session: u64, record: Record) -> Result<Guard, SqliteError> {
+    async fn take_back(&self, actor: Id, guard: Guard, connection: u64, record: Record) -> Result<Guard, SqliteError> {
         let lost = record.clone();
         let head = self.transact(standing_reads(&actor), move |view| take_back(view, &actor, &lost)).await?;
         let Some(head) = head else {
@@ -229,15 +244,15 @@ impl ActorData {
             return Ok(guard);
         };
         tracing::info!(%actor, head, "took back a commit whose answer its host has not seen");
-        self.undo.taken_back(actor, &record, session, head);
+        self.undo.taken_back(actor, &record, connection, head);
         Ok(Guard { head: Some(head), ..guard })
     }
 
     /// Remembers a commit that was made for a host; one that the engine made for itself stays.
     pub(super) fn note_commit(&self, actor: Id, guard: Guard, head: u64, change: Change) {
-        match guard.session {
-            Some(session) => self.undo.note(actor, guard.generation, session, head, State::Made(change)),
-            None => self.undo.forget(&actor),
+        match guard.caller {
+            Caller::Host(connection) => self.undo.note(actor, guard.generation, connection, head, State::Made(change)),
+            Caller::Engine => self.undo.forget(&actor),
         }
     }
 }
@@ -247,6 +262,11 @@ fn take_back(view: &View<'_>, actor: &Id, lost: &Record) -> Result<Decision<Opti
     let standing = Standing::of(actor, view)?;
     let State::Made(change) = &lost.state else { return Ok(Decision::Skip(None)) };
     if !standing.is_current(lost.generation) || standing.ledger.head != lost.head {
+        return Ok(Decision::Skip(None));
+    }
+    let needs_held = change.published || standing.ledger.size < change.size;
+    if needs_held && standing.ledger.held != lost.head {
+        // Some of what was before is gone already, because somebody else lets the commit stay.
         return Ok(Decision::Skip(None));
     }
     let mut batch = Batch::new();

@@ -6,6 +6,7 @@
 //! | rows above the size | a change that shrinks the database | the size must not go up |
 //! | rows of stages that came to nothing | `begin`, a commit in between, a stage that was taken back | nobody reads them |
 //! | rows of a restore that came to nothing | an error, or the end of the process | nobody reads them |
+//! | notes of the past that are too old, or too many (`history::prune`) | commits with history | nobody needs them; only in the background |
 //!
 //! The ledger knows of all of them, so after a crash the next request finds and does them. The first two destroy what is
 //! needed to take a commit back (`undo`); so they wait until its host has shown that it knows of it: each step of the
@@ -73,6 +74,10 @@ impl ActorData {
     /// # Errors
     /// If the store fails, or a row is damaged; the work can be gone on with later.
     pub async fn settle(&self, actor: Id) -> Result<(), protocol::envoy::SqliteErrorResponse> {
+        Ok(self.settle_all(actor).await?)
+    }
+
+    pub(super) async fn settle_all(&self, actor: Id) -> Result<(), SqliteError> {
         let standing = self.standing(actor).await?;
         if let Some(Fence::Generation { number, .. }) = standing.fence
             && let Some(kept_head) = self.kept_head(&actor, number, &standing.ledger)
@@ -84,12 +89,17 @@ impl ActorData {
 
     /// Starts what an admitted request has found to be done, if it may be done by now.
     pub(super) fn tidy(&self, actor: Id, generation: u64, ledger: &Ledger) {
-        if !ledger.needs_upkeep() {
+        let prunes = self.must_prune(ledger);
+        if !ledger.needs_upkeep() && !prunes {
             return;
         }
-        if let Some(kept_head) = self.kept_head(&actor, generation, ledger)
-            && self.upkeep.add(actor, kept_head)
-        {
+        let kept_head = match self.kept_head(&actor, generation, ledger) {
+            Some(kept_head) => kept_head,
+            // Nothing is moved or removed that the newest commit may still need, but the past can be forgotten.
+            None if prunes => 0,
+            None => return,
+        };
+        if self.upkeep.add(actor, kept_head) {
             tokio::spawn(self.clone().keep_up(actor, kept_head));
         }
     }
@@ -123,9 +133,16 @@ impl ActorData {
     async fn keep_up(self, actor: Id, kept_head: u64) {
         let mut next = Some(kept_head);
         while let Some(kept_head) = next {
-            if let Err(error) = self.settle_to(actor, kept_head).await {
+            if let Err(error) = self.settle_to(actor, kept_head).await
+                && !error.is_lack_of_room()
+            {
                 // The changes themselves are done; what is left waits for the next request.
                 tracing::warn!(%error, %actor, "cannot tidy up after a commit");
+            }
+            if let Err(error) = self.prune_if_due(actor).await
+                && !error.is_lack_of_room()
+            {
+                tracing::warn!(%error, %actor, "cannot forget the past of a database; tried again later");
             }
             next = self.upkeep.done(&actor, kept_head);
         }
@@ -201,7 +218,9 @@ fn move_stage(view: &View<'_>, actor: &Id, mut ledger: Ledger, stage: u64) -> Re
         // Its segments are still there.
         ledger.leftovers = true;
     }
-    if done || notes {
+    // From the first step on the stage cannot be taken back.
+    let was_held = std::mem::take(&mut ledger.held) > 0;
+    if done || notes || was_held {
         ledger.put(&mut batch, actor);
     }
     Ok(Decision::Commit(batch, true))
@@ -224,6 +243,8 @@ fn trim(view: &View<'_>, actor: &Id, mut ledger: Ledger) -> Result<Decision<bool
     }
     batch.delete_range(start, end);
     ledger.high_water = first - 1;
+    // From the first step on the shrinking cannot be taken back.
+    ledger.held = 0;
     ledger.put(&mut batch, actor);
     Ok(Decision::Commit(batch, true))
 }

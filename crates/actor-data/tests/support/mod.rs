@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use actor_data::{ActorData, Options, fence};
+use actor_data::{ActorData, Caller, Options, fence};
 use bytes::Bytes;
 use protocol::envoy::*;
 use protocol::id::Id;
@@ -21,7 +21,7 @@ pub(crate) struct World {
     pub(crate) actor: Id,
     pub(crate) generation: u32,
     /// Number of the connection over which requests come.
-    pub(crate) session: u64,
+    pub(crate) connection: u64,
     /// What the clock shows.
     pub(crate) now: Arc<AtomicI64>,
 }
@@ -46,7 +46,7 @@ impl World {
         let now = Arc::new(AtomicI64::new(1_700_000_000_000));
         let clock = now.clone();
         let data = ActorData::new(store.clone(), options, Arc::new(move || clock.load(Ordering::Relaxed)));
-        let mut world = Self { store, data, actor: Id::from_parts([9; 16], 1), generation: 0, session: 1, now };
+        let mut world = Self { store, data, actor: Id::from_parts([9; 16], 1), generation: 0, connection: 1, now };
         world.start().await;
         world
     }
@@ -67,9 +67,9 @@ impl World {
 
     /// The host shows that it has seen the answer to the last commit, and everything left behind is done.
     pub(crate) async fn settle(&self) {
-        let head = self.data.get_pages(self.actor, Some(self.session), self.get_request([])).await.unwrap().head_txid;
+        let head = self.data.get_pages(self.actor, Caller::Host(self.connection), self.get_request([])).await.unwrap().head_txid;
         let request = SqliteGetPagesRequest { expected_head_txid: head, ..self.get_request([]) };
-        self.data.get_pages(self.actor, Some(self.session), request).await.unwrap();
+        self.data.get_pages(self.actor, Caller::Host(self.connection), request).await.unwrap();
         self.data.settle(self.actor).await.unwrap();
     }
 
@@ -106,12 +106,12 @@ impl World {
     /// Commits without a fence on the head.
     pub(crate) async fn commit(&self, pages: &[(u32, u8)], size: u32) -> SqliteResult<u64> {
         let request = self.commit_request(dirty(pages), size);
-        Ok(self.data.commit(self.actor, Some(self.session), request).await?.head_txid.unwrap())
+        Ok(self.data.commit(self.actor, Caller::Host(self.connection), request).await?.head_txid.unwrap())
     }
 
     /// Numbers of the pages in the answer, and the first byte of each, all of whose bytes must be alike.
     pub(crate) async fn read(&self, pgnos: impl IntoIterator<Item = u32>) -> SqliteResult<Vec<(u32, u8)>> {
-        let read = self.data.get_pages(self.actor, Some(self.session), self.get_request(pgnos)).await?;
+        let read = self.data.get_pages(self.actor, Caller::Host(self.connection), self.get_request(pgnos)).await?;
         let pages = read.pages.into_iter().map(|page| {
             let bytes = page.bytes.unwrap();
             assert!(bytes.len() == PAGE && bytes.iter().all(|byte| *byte == bytes[0]), "page {}", page.pgno);
@@ -126,7 +126,7 @@ impl World {
             expected_generation: Some(self.generation.into()),
             expected_head_txid: None,
         };
-        Ok(self.data.stage_begin(self.actor, Some(self.session), request).await?.txid)
+        Ok(self.data.stage_begin(self.actor, Caller::Host(self.connection), request).await?.txid)
     }
 
     pub(crate) async fn segment(&self, txid: u64, first_pgno: u32, pages: &[(u32, u8)]) -> SqliteResult<u64> {
@@ -137,7 +137,7 @@ impl World {
             first_pgno,
             dirty_pages: dirty(pages),
         };
-        Ok(self.data.stage_segment(self.actor, Some(self.session), request).await?.staged_bytes)
+        Ok(self.data.stage_segment(self.actor, Caller::Host(self.connection), request).await?.staged_bytes)
     }
 
     pub(crate) async fn finalize(&self, txid: u64, size: u32, segments: &[u32]) -> SqliteResult<u64> {
@@ -149,7 +149,7 @@ impl World {
             now_ms: 0,
             segment_first_pgnos: segments.to_vec(),
         };
-        Ok(self.data.finalize(self.actor, Some(self.session), request).await?.head_txid.unwrap())
+        Ok(self.data.finalize(self.actor, Caller::Host(self.connection), request).await?.head_txid.unwrap())
     }
 }
 

@@ -1,11 +1,13 @@
 //! Copying an actor's data, as it is or was, for another actor (`ActorData::copy`).
 
 use protocol::id::Id;
-use store::{Explorer, prefix_end};
+use store::{Batch, Explorer, prefix_end};
 
+use super::HistoryError;
+use super::draft::{Amended, Draft};
 use super::find::{self, PageSet};
 use super::transfer::Outlet;
-use super::{HistoryError, check_alive};
+use crate::fence::Fence;
 use crate::ledger::Ledger;
 use crate::record::{self, PREFIX_BYTES, Subspace};
 use crate::{ActorData, page};
@@ -13,14 +15,43 @@ use crate::{ActorData, page};
 impl ActorData {
     /// Copies what an actor owns to another one that nobody knows yet: its key-value entries as they are, and its database as
     /// it is, or as it was at a time (epoch milliseconds). All of it is from one moment; the copy has no past. If this fails,
-    /// or the process ends, some rows of the new actor are left: [`ActorData::delete_all`] removes them.
+    /// or the process ends, some rows of the new actor are left: [`ActorData::delete_all`] removes them. `amend` is as for
+    /// [`ActorData::restore`], and it waits for the same turns.
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub async fn copy(&self, from: Id, to: Id, at: Option<i64>) -> Result<(), HistoryError> {
+    pub async fn copy<F>(
+        &self,
+        from: Id,
+        to: Id,
+        at: Option<i64>,
+        amend: impl FnOnce(Draft) -> F + Send,
+    ) -> Result<(), HistoryError>
+    where
+        F: Future<Output = Amended> + Send,
+    {
+        let _turn = self.copy_turn().await?;
+        let size = self.copy_rows(from, to, at).await?;
+        let amended = amend(Draft { data: self.clone(), actor: to, staged: false, size }).await;
+        let mut batch = Batch::new();
+        if Draft::takes(size, &amended) {
+            for (pgno, content) in amended {
+                let key = page::key(&to, pgno);
+                let row = page::encode(&key, &content);
+                batch.put(key, row);
+            }
+        }
+        Ok(self.store.write(batch).await?)
+    }
+
+    /// Returns the size of the copied database.
+    async fn copy_rows(&self, from: Id, to: Id, at: Option<i64>) -> Result<u32, HistoryError> {
         self.transfer(None, move |explorer, outlet| {
             let standing = find::standing(explorer, &from)?;
-            check_alive(&standing)?;
+            // One that has not started yet has nothing.
+            if standing.fence == Some(Fence::Destroyed) {
+                return Err(HistoryError::NoActor);
+            }
             let source = standing.ledger;
             let first_after = at.map(|at| find::first_after(explorer, &from, &source, at)).transpose()?.flatten();
             let size = first_after.map_or(source.size, |(_, commit)| commit.size_before);
@@ -49,7 +80,8 @@ impl ActorData {
                 deleting: source.deleting.clone(),
                 ..Ledger::default()
             };
-            outlet.append(|batch| copy.put(batch, &to))
+            outlet.append(|batch| copy.put(batch, &to))?;
+            Ok(size)
         })
         .await
     }

@@ -15,6 +15,7 @@
 //!
 //! What is undone because its host never learnt of it ([`forget`]) was never there: it is in no past.
 
+mod draft;
 mod error;
 mod find;
 mod fork;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use protocol::id::Id;
 use store::Batch;
 
+pub use self::draft::{Amended, Draft, as_it_was};
 pub use self::error::HistoryError;
 pub use self::restore::Restored;
 pub(crate) use self::restore::Restores;
@@ -93,15 +95,19 @@ pub(super) fn keep(
     now: i64,
 ) -> Result<(), Damaged> {
     if retention_s == 0 {
+        ledger.old_notes |= ledger.history.is_some();
         ledger.history = None;
         return Ok(());
     }
     let head = ledger.head;
     // Before its first commit a database was empty, whenever that was.
     let since = if head == 1 { i64::MIN } else { now };
-    let mut kept = ledger.history.unwrap_or(Kept { first: head, since, newest: now, bytes: 0 });
+    let mut kept = ledger.history.unwrap_or(Kept { first: head, since, newest: now, bytes: 0, forgotten: 0, due: now });
     kept.newest = kept.newest.max(now);
-    let commit = Commit { time: kept.newest, size_before };
+    if kept.bytes == 0 {
+        kept.due = prune::due(kept.newest, retention_s);
+    }
+    let commit = Commit { time: kept.newest, size_before, noted_before: kept.noted() };
     kept.bytes += commit.put(batch, actor, head);
     ledger.history = Some(kept);
     pages.iter().try_for_each(|before| note(batch, actor, ledger, before.pgno, before.row.as_deref()))

@@ -7,15 +7,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol::id::Id;
 use store::{Batch, Decision, Explorer, View};
 
+use super::draft::{Amended, Draft};
 use super::find::{self, PageSet};
 use super::transfer::Outlet;
 use super::{HistoryError, check_alive, keep};
 use crate::ledger::{RESTORE_STAGE, Stage};
-use crate::sqlite::error::SqliteError;
 use crate::sqlite::{check_quota, standing_reads};
 use crate::{ActorData, Options, Standing, page};
 
@@ -73,6 +74,15 @@ struct Staged {
     any: bool,
 }
 
+/// What is published.
+struct Content {
+    size: u32,
+    /// Whether any pages are staged already.
+    any: bool,
+    /// Rows of the stage that come before those.
+    amended: Arc<[(Bytes, Bytes)]>,
+}
+
 /// How publishing went.
 enum Published {
     /// As this commit.
@@ -84,14 +94,23 @@ enum Published {
 impl ActorData {
     /// Makes the content that an actor's database had at a time (epoch milliseconds; all commits up to then, and no later one)
     /// its present content, as a new commit. Key-value entries stay as they are. A host that works on the database now is
-    /// refused from then on. If this fails, nothing has changed. One restore at a time for each actor.
+    /// refused from then on. If this fails, nothing has changed;
+    /// but once it has begun, a commit whose answer was lost stays. One restore at a time for each actor, and a few of all actors
+    /// ([`crate::limits::MAX_COPIES`]).
+    ///
+    /// `amend` may say which pages are to be different from what they were ([`super::as_it_was`]: none); what it says of pages
+    /// that the database does not have is ignored. It is asked again if somebody writes meanwhile.
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub async fn restore(&self, actor: Id, at: i64) -> Result<Restored, HistoryError> {
+    pub async fn restore<F>(&self, actor: Id, at: i64, amend: impl Fn(Draft) -> F + Send + Sync) -> Result<Restored, HistoryError>
+    where
+        F: Future<Output = Amended> + Send,
+    {
         let place = self.restores.enter(actor).ok_or(HistoryError::UnderWay)?;
+        let _turn = self.copy_turn().await?;
         self.begin_restore(actor, at).await?;
-        let restored = self.stage_and_publish(actor, at).await;
+        let restored = self.stage_and_publish(actor, at, amend).await;
         drop(place);
         // Moves what was published, or removes what came to nothing; if it fails, the next change of the database does it.
         if let Err(error) = self.settle_whole(actor).await {
@@ -104,7 +123,7 @@ impl ActorData {
     async fn begin_restore(&self, actor: Id, at: i64) -> Result<(), HistoryError> {
         while !self.transact(standing_reads(&actor), move |view| begin(view, &actor, at)).await? {
             self.settle_whole(actor).await?;
-            self.remove_restore_rows(actor).await.map_err(upkeep_failed)?;
+            self.remove_restore_rows(actor).await?;
         }
         Ok(())
     }
@@ -113,22 +132,32 @@ impl ActorData {
     /// between it and whatever the host does next.
     async fn settle_whole(&self, actor: Id) -> Result<(), HistoryError> {
         self.forget_undo(&actor);
-        self.settle(actor).await.map_err(HistoryError::Upkeep)
+        Ok(self.settle_all(actor).await?)
     }
 
-    async fn stage_and_publish(&self, actor: Id, at: i64) -> Result<Restored, HistoryError> {
+    async fn stage_and_publish<F>(
+        &self,
+        actor: Id,
+        at: i64,
+        amend: impl Fn(Draft) -> F + Send + Sync,
+    ) -> Result<Restored, HistoryError>
+    where
+        F: Future<Output = Amended> + Send,
+    {
         let mut before = None;
         for _ in 0..MAX_ROUNDS {
             self.settle_whole(actor).await?;
             let Some(staged) = self.stage_round(actor, at, before).await? else { return Ok(Restored::Same) };
-            let (head, size, any) = (staged.head, staged.size, staged.any);
+            let (head, size) = (staged.head, staged.size);
+            let amended = amend(Draft { data: self.clone(), actor, staged: true, size }).await;
+            let content = Content { size, any: staged.any, amended: rows_of(&actor, size, amended).into() };
             let (options, clock) = (self.options.clone(), self.clock.clone());
             let publish = move |view: &View<'_>| {
                 let standing = admit(view, &actor, at)?;
                 if standing.ledger.head != head || standing.ledger.is_unsettled() {
                     return Ok(Decision::Skip(Published::NotYet));
                 }
-                publish(&actor, standing, &options, size, any, clock())
+                publish(&actor, standing, &options, &content, clock())
             };
             match self.transact(standing_reads(&actor), publish).await? {
                 Published::As(head) => return Ok(Restored::Changed { head }),
@@ -192,10 +221,10 @@ fn publish(
     actor: &Id,
     standing: Standing,
     options: &Options,
-    size: u32,
-    any: bool,
+    content: &Content,
     now: i64,
 ) -> Result<Decision<Published>, HistoryError> {
+    let size = content.size;
     let retention_s = standing.retention_s();
     let mut ledger = standing.ledger;
     check_quota(options, &ledger, size, 0).map_err(|_| HistoryError::QuotaExceeded)?;
@@ -203,6 +232,7 @@ fn publish(
         // Its number is taken by this commit.
         ledger.leftovers = true;
     }
+    let any = content.any || !content.amended.is_empty();
     ledger.stage = if any { Stage::Published { number: RESTORE_STAGE, limit: size } } else { Stage::None };
     ledger.restore_rows = false;
     ledger.head += 1;
@@ -210,12 +240,21 @@ fn publish(
     ledger.size = size;
     ledger.high_water = ledger.high_water.max(size);
     let mut batch = Batch::new();
+    content.amended.iter().for_each(|(key, row)| batch.put(key.clone(), row.clone()));
     // The pages themselves are noted when they are moved or removed.
     keep(&mut batch, actor, &mut ledger, size_before, &[], retention_s, now)?;
     ledger.put(&mut batch, actor);
     Ok(Decision::Commit(batch, Published::As(ledger.head)))
 }
 
-fn upkeep_failed(error: SqliteError) -> HistoryError {
-    HistoryError::Upkeep(error.into())
+fn rows_of(actor: &Id, size: u32, amended: Amended) -> Vec<(Bytes, Bytes)> {
+    if !Draft::takes(size, &amended) {
+        return Vec::new();
+    }
+    let row = |(pgno, content): (u32, Bytes)| {
+        let key = page::staged_key(actor, RESTORE_STAGE, pgno);
+        let row = page::encode(&key, &content);
+        (key, row)
+    };
+    amended.into_iter().map(row).collect()
 }

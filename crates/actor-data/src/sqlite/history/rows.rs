@@ -7,6 +7,7 @@
 //! | version | 1 | 1 |
 //! | time | 8 | of the commit, epoch milliseconds; never before that of an earlier one |
 //! | size before | 4 | pages that the database had before it |
+//! | noted before | 8 | bytes of the rows of all commits before it since the history began, without those that were undone |
 //! | seal | 4 | `record` |
 //!
 //! A page that a commit changed or removed, as it was before. Key: `48`, actor id (18), head that the commit made (8), page
@@ -22,13 +23,16 @@ const RECORD: &str = "history";
 const VERSION: u8 = 1;
 
 /// Bytes of the row of a commit, key and value.
-pub(super) const COMMIT_ROW_BYTES: u64 = (PREFIX_BYTES + 8 + 1 + 8 + 4 + SEAL_BYTES) as u64;
+pub(super) const COMMIT_ROW_BYTES: u64 = (PREFIX_BYTES + 8 + 1 + 8 + 4 + 8 + SEAL_BYTES) as u64;
 
 /// A commit, as far as it must be known to take it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Commit {
     pub(super) time: i64,
     pub(super) size_before: u32,
+    /// Bytes of the rows of all commits before it. The difference between two commits is what those from the one to below the
+    /// other take, so that nobody needs to look at their pages to know it.
+    pub(super) noted_before: u64,
 }
 
 pub(super) fn commit_key(actor: &Id, head: u64) -> Bytes {
@@ -63,6 +67,7 @@ impl Commit {
         let mut body = vec![VERSION];
         body.extend(self.time.to_be_bytes());
         body.extend(self.size_before.to_be_bytes());
+        body.extend(self.noted_before.to_be_bytes());
         body
     }
 
@@ -72,9 +77,9 @@ impl Commit {
     }
 
     fn parse(mut fields: Fields<'_>) -> Option<Self> {
-        let (version, time, size_before) = (fields.u8()?, fields.i64()?, fields.u32()?);
+        let (version, time, size_before, noted_before) = (fields.u8()?, fields.i64()?, fields.u32()?, fields.u64()?);
         fields.end()?;
-        (version == VERSION).then_some(Self { time, size_before })
+        (version == VERSION).then_some(Self { time, size_before, noted_before })
     }
 }
 
@@ -86,8 +91,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trips(actor: [u8; 18], head: u64, pgno: u32, time: i64, size_before: u32, cut in 0..13usize) {
-            let (actor, commit) = (Id::from_bytes(actor), Commit { time, size_before });
+        fn round_trips(
+            actor: [u8; 18],
+            head: u64,
+            pgno: u32,
+            time: i64,
+            size_before: u32,
+            noted_before: u64,
+            cut in 0..21usize,
+        ) {
+            let (actor, commit) = (Id::from_bytes(actor), Commit { time, size_before, noted_before });
             let key = commit_key(&actor, head);
             let decode = |body: &[u8]| Commit::decode(&key, &record::seal(&key, body.to_vec()));
             prop_assert_eq!(decode(&commit.encode()), Ok(commit));
@@ -103,7 +116,7 @@ mod tests {
     #[test]
     fn another_version_is_damaged() {
         let key = commit_key(&Id::NIL, 1);
-        let mut body = Commit { time: 1, size_before: 1 }.encode();
+        let mut body = Commit { time: 1, size_before: 1, noted_before: 0 }.encode();
         body[0] = 2;
         assert!(Commit::decode(&key, &record::seal(&key, body)).is_err());
     }

@@ -2,9 +2,11 @@
 
 use protocol::id::Id;
 use store::{Batch, Decision, Explorer};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
 
 use super::{HistoryError, check_alive};
+use crate::limits::COPY_TURN_TIMEOUT;
 use crate::sqlite::standing_reads;
 use crate::{ActorData, Bytes, Standing};
 
@@ -44,6 +46,16 @@ impl Outlet {
 }
 
 impl ActorData {
+    /// Waits until it is this restore's or copy's turn, which lasts until the permit is dropped.
+    pub(super) async fn copy_turn(&self) -> Result<OwnedSemaphorePermit, HistoryError> {
+        match timeout(COPY_TURN_TIMEOUT, self.copies.clone().acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            // It is never closed.
+            Ok(Err(_)) => Err(HistoryError::Interrupted),
+            Err(_) => Err(HistoryError::Busy),
+        }
+    }
+
     /// Lets `read` find rows in one snapshot, and writes them as it goes. `restored`: they are staged by a restore of this
     /// actor, and written only as long as the ledger says so; where everything was removed nothing must be written any more.
     pub(super) async fn transfer<T, F>(&self, restored: Option<Id>, read: F) -> Result<T, HistoryError>
