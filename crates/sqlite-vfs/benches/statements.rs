@@ -35,7 +35,8 @@ impl Pages for MemoryPages {
 }
 
 fn open(pages: &MemoryPages) -> Session {
-    Session::open(pages.clone(), SessionOptions::default()).unwrap()
+    let options = SessionOptions { transaction_max_bytes: 256 * MIB as u64, ..SessionOptions::default() };
+    Session::open(pages.clone(), options).unwrap()
 }
 
 fn timed(what: &str, work: impl FnOnce()) {

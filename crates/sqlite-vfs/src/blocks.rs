@@ -1,12 +1,12 @@
-//! Where an open transaction keeps what it has written and what undoes it: blocks in memory, and when that is used up, in a
-//! file without a name.
+//! Where a session keeps what its open transaction has written and what undoes it, its temporary tables and its sorts: blocks
+//! in memory, and when that is used up, in a file without a name.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,50 +14,100 @@ use parking_lot::Mutex;
 /// Size of a block, in bytes: that of a page.
 pub(crate) const BLOCK_BYTES: usize = crate::pages::PAGE_BYTES;
 
-/// Memory for the open transactions of many sessions together. Clones share it.
+/// Bytes, of memory or of a disk, that many sessions share. Clones are the same budget.
 #[derive(Debug, Clone)]
-pub struct MemoryBudget(Arc<Budget>);
+pub struct Budget(Arc<Shares>);
 
 #[derive(Debug)]
-struct Budget {
+struct Shares {
     used: AtomicU64,
     limit: u64,
 }
 
-impl MemoryBudget {
+impl Budget {
     /// `limit` is in bytes.
     #[must_use]
     pub fn new(limit: u64) -> Self {
-        Self(Arc::new(Budget { used: AtomicU64::new(0), limit }))
+        Self(Arc::new(Shares { used: AtomicU64::new(0), limit }))
     }
 
-    /// Memory in use, in bytes.
+    /// What is in use, in bytes.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    fn take_block(&self) -> bool {
-        let more = |used: u64| used.checked_add(BLOCK_BYTES as u64).filter(|used| *used <= self.0.limit);
+    /// Takes nothing if there is not as much.
+    fn take(&self, bytes: u64) -> bool {
+        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.0.limit);
         self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    fn give_back_block(&self) {
-        self.0.used.fetch_sub(BLOCK_BYTES as u64, Ordering::Relaxed);
+    /// Takes it even if there is not as much.
+    fn take_anyway(&self, bytes: u64) {
+        self.0.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.0.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
 /// Without a bound.
-impl Default for MemoryBudget {
+impl Default for Budget {
     fn default() -> Self {
         Self::new(u64::MAX)
     }
 }
 
+/// What something takes from a [`Budget`], until it is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Budget,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Nothing yet.
+    pub(crate) fn of(budget: &Budget) -> Self {
+        Self { budget: budget.clone(), bytes: 0 }
+    }
+
+    /// Takes more, in bytes; nothing if the budget does not have it.
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        let has_room = self.budget.take(bytes as u64);
+        if has_room {
+            self.bytes += bytes as u64;
+        }
+        has_room
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+/// Where blocks may be, and how many.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    /// Of this session in memory, in bytes.
+    pub(crate) memory_max_bytes: u64,
+    /// Of several sessions there.
+    pub(crate) memory: Budget,
+    /// Where the file is, if there may be one.
+    pub(crate) folder: Option<PathBuf>,
+    /// Of this session in the file, in bytes.
+    pub(crate) file_max_bytes: u64,
+    /// Of several sessions in their files.
+    pub(crate) files: Budget,
+}
+
 /// A block cannot be written or read.
 #[derive(Debug)]
 pub(crate) enum Trouble {
-    /// Memory is used up, and there is no folder for more.
+    /// Memory is used up, and the file too, or there may be none.
     NoRoom,
     /// The file with what was put aside.
     File(io::Error),
@@ -76,9 +126,9 @@ pub(crate) enum Block {
 pub(crate) struct Blocks {
     /// Memory in use, in bytes.
     used: AtomicU64,
-    limit: u64,
-    budget: MemoryBudget,
-    folder: Option<PathBuf>,
+    /// What is written now must be written: it goes into memory if there is no other room.
+    must_succeed: AtomicBool,
+    room: Room,
     aside: Mutex<Aside>,
 }
 
@@ -92,19 +142,26 @@ struct Aside {
 }
 
 impl Blocks {
-    /// Up to `limit` bytes in memory as far as the budget has them, the rest in `folder`.
-    pub(crate) fn new(limit: u64, budget: MemoryBudget, folder: Option<PathBuf>) -> Self {
-        Self { used: AtomicU64::new(0), limit, budget, folder, aside: Mutex::default() }
+    /// In memory as far as there is room, then in the file.
+    pub(crate) fn new(room: Room) -> Self {
+        Self { used: AtomicU64::new(0), must_succeed: AtomicBool::new(false), room, aside: Mutex::default() }
     }
 
-    /// What this session may have in memory, in bytes.
+    /// What this session may have in all, in bytes; others may leave less.
     pub(crate) fn limit(&self) -> u64 {
-        self.limit
+        let in_file = if self.room.folder.is_some() { self.room.file_max_bytes } else { 0 };
+        self.room.memory_max_bytes.saturating_add(in_file)
     }
 
-    /// What it has there, in bytes.
+    /// What it has in memory, in bytes.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// From now on, or until now, a block finds its place in memory even if the bounds are reached. Only for what is small: that
+    /// is what SQLite has in its cache of temporary tables.
+    pub(crate) fn set_must_succeed(&self, must_succeed: bool) {
+        self.must_succeed.store(must_succeed, Ordering::Relaxed);
     }
 
     /// A new block with this content.
@@ -112,16 +169,34 @@ impl Blocks {
         if self.take_memory() {
             return Ok(Block::Memory(content.to_vec()));
         }
-        let folder = self.folder.as_deref().ok_or(Trouble::NoRoom)?;
+        match self.put_aside(content) {
+            Err(_) if self.must_succeed.load(Ordering::Relaxed) => {
+                self.used.store(self.used().saturating_add(BLOCK_BYTES as u64), Ordering::Relaxed);
+                self.room.memory.take_anyway(BLOCK_BYTES as u64);
+                Ok(Block::Memory(content.to_vec()))
+            }
+            placed => placed,
+        }
+    }
+
+    fn put_aside(&self, content: &[u8]) -> Result<Block, Trouble> {
+        let folder = self.room.folder.as_deref().ok_or(Trouble::NoRoom)?;
         let mut aside = self.aside.lock();
         if aside.file.is_none() {
             aside.file = Some(tempfile::tempfile_in(folder).map_err(Trouble::File)?);
         }
-        let place = aside.free.last().copied().unwrap_or(aside.length);
-        write_at(&aside, content, offset(place))?;
-        if aside.free.pop().is_none() {
-            aside.length += 1;
+        if let Some(place) = aside.free.last().copied() {
+            write_at(&aside, content, offset(place))?;
+            aside.free.pop();
+            return Ok(Block::Aside(place));
         }
+        let place = aside.length;
+        // The file never becomes shorter before it goes, so its length is what it takes.
+        if offset(place) + BLOCK_BYTES as u64 > self.room.file_max_bytes || !self.room.files.take(BLOCK_BYTES as u64) {
+            return Err(Trouble::NoRoom);
+        }
+        write_at(&aside, content, offset(place)).inspect_err(|_| self.room.files.give_back(BLOCK_BYTES as u64))?;
+        aside.length += 1;
         Ok(Block::Aside(place))
     }
 
@@ -173,6 +248,7 @@ impl Blocks {
                 let mut aside = self.aside.lock();
                 aside.free.push(place);
                 if aside.free.len() as u64 == aside.length {
+                    self.room.files.give_back(offset(aside.length));
                     *aside = Aside::default();
                 }
             }
@@ -183,7 +259,7 @@ impl Blocks {
     /// between threads.
     fn take_memory(&self) -> bool {
         let used = self.used().saturating_add(BLOCK_BYTES as u64);
-        let has_room = used <= self.limit && self.budget.take_block();
+        let has_room = used <= self.room.memory_max_bytes && self.room.memory.take(BLOCK_BYTES as u64);
         if has_room {
             self.used.store(used, Ordering::Relaxed);
         }
@@ -192,7 +268,7 @@ impl Blocks {
 
     fn give_memory_back(&self) {
         self.used.store(self.used().saturating_sub(BLOCK_BYTES as u64), Ordering::Relaxed);
-        self.budget.give_back_block();
+        self.room.memory.give_back(BLOCK_BYTES as u64);
     }
 }
 

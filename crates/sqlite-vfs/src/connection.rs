@@ -11,6 +11,7 @@ use std::sync::Arc;
 use libsqlite3_sys as ffi;
 
 use crate::interrupt::Interrupter;
+use crate::pragma::{self, Judgement};
 use crate::statement::Statement;
 use crate::vfs::{self, Files};
 
@@ -35,6 +36,8 @@ pub(crate) struct Connection {
 struct Observed {
     interrupter: Interrupter,
     files: Arc<Files>,
+    /// What is done now must be done to its end.
+    is_undisturbed: Cell<bool>,
     /// A statement is running: what SQLite prepares now, it prepares for itself.
     is_stepping: Cell<bool>,
 }
@@ -61,8 +64,12 @@ impl Connection {
         let code = unsafe { ffi::sqlite3_open_v2(vfs::DATABASE_NAME.as_ptr(), &raw mut handle, flags, vfs::NAME.as_ptr()) };
         // There is a handle even if opening fails, unless there is no memory for one.
         let Some(handle) = NonNull::new(handle) else { return Err(Refusal::of_code(code)) };
-        let observed =
-            ManuallyDrop::new(Box::new(Observed { interrupter, files: Arc::clone(files), is_stepping: Cell::new(false) }));
+        let observed = ManuallyDrop::new(Box::new(Observed {
+            interrupter,
+            files: Arc::clone(files),
+            is_undisturbed: Cell::new(false),
+            is_stepping: Cell::new(false),
+        }));
         let connection = Self { handle, observed };
         if code != ffi::SQLITE_OK {
             return Err(connection.refusal(code));
@@ -80,9 +87,19 @@ impl Connection {
         // arguments are as documented.
         unsafe {
             ffi::sqlite3_limit(self.handle.as_ptr(), ffi::SQLITE_LIMIT_LENGTH, value_max_bytes);
+            ffi::sqlite3_limit(self.handle.as_ptr(), ffi::SQLITE_LIMIT_WORKER_THREADS, 0);
             ffi::sqlite3_db_config(self.handle.as_ptr(), ffi::SQLITE_DBCONFIG_DEFENSIVE, 1 as c_int, unused);
             ffi::sqlite3_progress_handler(self.handle.as_ptr(), STEPS_BETWEEN_LOOKS, Some(must_stop), observed);
             ffi::sqlite3_set_authorizer(self.handle.as_ptr(), Some(authorize), observed);
+        }
+    }
+
+    /// Statements that are prepared from now on run no triggers.
+    pub(crate) fn disable_triggers(&self) {
+        let unused: *mut c_int = std::ptr::null_mut();
+        // SAFETY: the handle is open, and the two arguments are as documented.
+        unsafe {
+            ffi::sqlite3_db_config(self.handle.as_ptr(), ffi::SQLITE_DBCONFIG_ENABLE_TRIGGER, 0 as c_int, unused);
         }
     }
 
@@ -122,6 +139,16 @@ impl Connection {
             ffi::SQLITE_DONE => Ok(false),
             code => Err(self.refusal(code)),
         }
+    }
+
+    /// Whether somebody wants what is done now to stop.
+    pub(crate) fn must_stop(&self) -> bool {
+        self.observed.must_stop()
+    }
+
+    /// From now on, or until now, nobody stops a statement.
+    pub(crate) fn set_undisturbed(&self, is_undisturbed: bool) {
+        self.observed.is_undisturbed.set(is_undisturbed);
     }
 
     /// Ends a statement that has more rows than are wanted. What it has changed is undone, and its transaction with it.
@@ -189,10 +216,33 @@ impl Refusal {
     }
 }
 
+impl Observed {
+    fn must_stop(&self) -> bool {
+        self.interrupter.is_interrupted() && !self.is_undisturbed.get()
+    }
+
+    fn authorize_pragma(&self, name: &str, value: Option<&str>, schema: Option<&str>) -> c_int {
+        if !self.files.is_set_up() {
+            return ffi::SQLITE_OK;
+        }
+        match pragma::judge(name, value) {
+            Judgement::Harmless => ffi::SQLITE_OK,
+            // The file system has the words for it, but is asked only about the file of the database.
+            Judgement::Answered(_) | Judgement::Refused(_) if schema.is_none_or(|schema| schema == "main") => ffi::SQLITE_OK,
+            Judgement::Answered(_) | Judgement::Refused(_) => ffi::SQLITE_IGNORE,
+            Judgement::Ignored => ffi::SQLITE_IGNORE,
+            Judgement::ChangesSession => {
+                self.files.note_own_state();
+                ffi::SQLITE_OK
+            }
+        }
+    }
+}
+
 unsafe extern "C" fn must_stop(observed: *mut c_void) -> c_int {
     // SAFETY: see `configure`.
     let observed = unsafe { &*observed.cast::<Observed>() };
-    c_int::from(observed.interrupter.is_interrupted())
+    c_int::from(observed.must_stop())
 }
 
 /// Asked about everything a statement would do, while it is prepared.
@@ -200,8 +250,8 @@ unsafe extern "C" fn authorize(
     observed: *mut c_void,
     action: c_int,
     first: *const c_char,
-    _second: *const c_char,
-    _schema: *const c_char,
+    second: *const c_char,
+    schema: *const c_char,
     _trigger: *const c_char,
 ) -> c_int {
     // SAFETY: see `configure`.
@@ -213,13 +263,14 @@ unsafe extern "C" fn authorize(
             match name.map(CStr::to_bytes) {
                 // VACUUM attaches a temporary database, which has no name.
                 Some(b"") if observed.is_stepping.get() => ffi::SQLITE_OK,
-                Some(b":memory:") => {
-                    observed.files.note_own_state();
-                    ffi::SQLITE_OK
-                }
-                // Any other would be a file, perhaps one of the machine, or memory that all sessions see.
+                // Any other would be a file, perhaps one of the machine, or as much of the memory of all as it likes.
                 Some(_) | None => ffi::SQLITE_DENY,
             }
+        }
+        ffi::SQLITE_PRAGMA => {
+            // SAFETY: strings with a NUL at their end, or null.
+            let text = |text: *const c_char| unsafe { (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy()) };
+            observed.authorize_pragma(&text(first).unwrap_or_default(), text(second).as_deref(), text(schema).as_deref())
         }
         ffi::SQLITE_CREATE_TEMP_INDEX
         | ffi::SQLITE_CREATE_TEMP_TABLE

@@ -107,6 +107,12 @@ impl Database {
         self.end.as_ref()
     }
 
+    /// A request is over.
+    pub(crate) fn rest(&mut self) {
+        self.blocks.set_must_succeed(false);
+        self.ahead.rest();
+    }
+
     /// Whether SQLite has written something that is neither committed nor undone.
     pub(crate) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty() || self.size != self.committed_size
@@ -127,6 +133,9 @@ impl Database {
     /// every transaction. After `ROLLBACK TO` the first savepoint a transaction goes on, so this does not mean that it is over.
     pub(crate) fn set_undoing(&mut self, is_undoing: bool) {
         self.is_undoing = is_undoing;
+        if !is_undoing {
+            self.blocks.set_must_succeed(false);
+        }
     }
 
     /// Copies a part of a page: `start` is where in the page.
@@ -245,6 +254,9 @@ impl Database {
             Ok(()) => {
                 self.committed_size = self.size;
                 self.visible = self.size;
+                // SQLite writes temporary tables after this, and then has committed. If it could not do so any more, the host
+                // would hear of an error although its transaction is stored.
+                self.blocks.set_must_succeed(true);
                 Ok(())
             }
             Err(error) => {
@@ -261,6 +273,7 @@ impl Database {
     /// SQLite has committed. It may have cut the file off after that, which has to be committed too; but there is no way to
     /// fail any more, and no harm in a file that is too long: the next commit sees to it.
     pub(crate) fn committed(&mut self) {
+        self.blocks.set_must_succeed(false);
         if self.is_dirty() && self.sync() == Err(Failed) {
             tracing::warn!(failure = ?self.failure, "a database could not be cut off after its commit");
         }
@@ -317,5 +330,89 @@ fn size_in_header(page_1: &[u8]) -> Result<u32, SessionError> {
     match number(SIZE_IN_HEADER) {
         0 => Err(SessionError::Sql { message: "the first page of the database does not say how many there are".into() }),
         size => Ok(size),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::envoy::SqliteErrorResponse;
+
+    use super::*;
+    use crate::blocks::Room;
+
+    /// Three pages, of which the first says that there are three; all others are zeros. Takes no commit.
+    struct ThreePages;
+
+    fn page(pgno: u32) -> Vec<u8> {
+        let mut page = vec![u8::try_from(pgno).unwrap(); PAGE_BYTES];
+        page[PAGE_SIZE_IN_HEADER].copy_from_slice(&[0x10, 0]);
+        page[SIZE_IN_HEADER].copy_from_slice(&[0, 0, 0, 3]);
+        page
+    }
+
+    impl Pages for ThreePages {
+        fn read(&mut self, pgnos: &[u32]) -> Result<Vec<(u32, Bytes)>, PagesError> {
+            Ok(pgnos.iter().filter(|pgno| **pgno <= 3).map(|pgno| (*pgno, page(*pgno).into())).collect())
+        }
+
+        fn commit(&mut self, _: DirtyPages, _: u32) -> Result<(), PagesError> {
+            let answer = SqliteErrorResponse { group: "depot".into(), code: "quota_exceeded".into(), message: String::new() };
+            Err(PagesError { answer, is_fence: false })
+        }
+    }
+
+    fn database() -> (Database, Arc<Blocks>) {
+        let blocks = Arc::new(Blocks::new(Room { memory_max_bytes: u64::MAX, ..Room::default() }));
+        (Database::open(Box::new(ThreePages), Arc::clone(&blocks)).unwrap(), blocks)
+    }
+
+    /// None is behind the end.
+    fn read(database: &mut Database, pgno: u32) -> Option<Vec<u8>> {
+        let mut content = vec![7; PAGE_BYTES];
+        match database.read(pgno, 0, &mut content).unwrap() {
+            Extent::Whole => Some(content),
+            Extent::Beyond => None,
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_does_not_come_back_when_the_file_grows() {
+        let (mut database, _) = database();
+        database.truncate(1);
+        assert_eq!(read(&mut database, 2), None);
+        database.write(4, &page(4)).unwrap();
+        assert_eq!(read(&mut database, 3), Some(vec![0; PAGE_BYTES]));
+        assert_eq!(read(&mut database, 4), Some(page(4)));
+    }
+
+    #[test]
+    fn after_a_refused_commit_the_file_is_as_before() {
+        let (mut database, blocks) = database();
+        database.truncate(2);
+        database.write(1, &page(9)).unwrap();
+        database.write(5, &page(5)).unwrap();
+        assert_eq!(database.length(), 5 * PAGE_BYTES as u64);
+        database.sync().unwrap_err();
+        assert!(matches!(database.take_failure(), Some(SessionError::Pages(_))));
+        assert_eq!((database.length(), database.is_dirty(), blocks.used()), (3 * PAGE_BYTES as u64, false, 0));
+        for pgno in 1..=3 {
+            assert_eq!(read(&mut database, pgno), Some(page(pgno)));
+        }
+    }
+
+    #[test]
+    fn a_rollback_leaves_nothing_to_commit() {
+        let (mut database, _) = database();
+        database.write(2, &page(9)).unwrap();
+        database.set_undoing(true);
+        // Also of a page that was never written.
+        database.write(3, &page(3)).unwrap();
+        database.write(2, &page(2)).unwrap();
+        assert!(!database.is_dirty());
+        database.sync().unwrap();
+        // A transaction may go on after it.
+        database.write(2, &page(8)).unwrap();
+        assert_eq!(read(&mut database, 2), Some(page(8)));
+        database.sync().unwrap_err();
     }
 }

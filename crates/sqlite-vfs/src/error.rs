@@ -16,21 +16,28 @@ pub enum SessionError {
         /// What was being done, then SQLite's text.
         message: String,
     },
-    /// [`Interrupter::interrupt`](crate::Interrupter::interrupt) was called.
+    /// [`Interrupter::interrupt`](crate::Interrupter::interrupt) was called. If the statement was one that changes something,
+    /// its transaction is rolled back.
     #[error("the sqlite statement was interrupted")]
     Interrupted,
-    /// The rows of a result, or of the results of a batch, are more than a reply may carry.
+    /// The rows of a result, or of the results of a batch, are more than a reply may carry. If the statement was one that
+    /// changes something, its transaction is rolled back.
     #[error("the result of the sqlite statement has more than {limit} bytes")]
     ResultTooLarge {
         /// The bound, in bytes.
         limit: usize,
     },
-    /// What a transaction changed, and what SQLite keeps to undo it, fits neither into memory nor anywhere else.
-    #[error("the sqlite transaction needs more than {limit} bytes of memory")]
+    /// What a transaction changed and what SQLite keeps to undo it, temporary tables and sorts fit neither into memory nor
+    /// anywhere else.
+    #[error("the sqlite transaction, temporary tables and sorts need more than {limit} bytes, or than others leave of them")]
     TransactionTooLarge {
-        /// The bound, in bytes.
+        /// The bound of the session, in bytes.
         limit: u64,
     },
+    /// The results of all sessions that are not sent yet take all the memory that there is for them. If the statement was one
+    /// that changes something, its transaction is rolled back.
+    #[error("there is no memory for the result of the sqlite statement: too many others are waiting to be sent")]
+    NoRoomForResult,
     /// The pages could not be read or committed.
     #[error(transparent)]
     Pages(PagesError),
@@ -54,6 +61,7 @@ impl SessionError {
             Self::Interrupted
             | Self::ResultTooLarge { .. }
             | Self::TransactionTooLarge { .. }
+            | Self::NoRoomForResult
             | Self::Pages(_)
             | Self::Poisoned(_)
             | Self::Lost => self,
@@ -69,6 +77,7 @@ impl From<SessionError> for SqliteErrorResponse {
             SessionError::Interrupted => ("sqlite", "interrupted"),
             SessionError::ResultTooLarge { .. } => ("sqlite", "result_too_large"),
             SessionError::TransactionTooLarge { .. } => ("sqlite", "transaction_too_large"),
+            SessionError::NoRoomForResult => ("sqlite", "remote_overloaded"),
         };
         Self { group: group.into(), code: code.into(), message: error.to_string() }
     }

@@ -7,8 +7,10 @@ use std::ffi::CStr;
 pub(crate) enum Judgement {
     /// It asks, or changes the database.
     Harmless,
-    /// It changes the connection, and so has to outlive an idle one.
+    /// It changes the connection, and so is lost with it.
     ChangesSession,
+    /// Nothing happens.
+    Ignored,
     /// Nothing happens, and this is the answer.
     Answered(&'static CStr),
     /// It fails with this text.
@@ -39,6 +41,20 @@ const HARMLESS: [&str; 20] = [
     "wal_checkpoint",
 ];
 
+/// PRAGMAs by which one actor would take memory or threads from all others.
+const IGNORED: [&str; 10] = [
+    "cache_size",
+    "cache_spill",
+    "default_cache_size",
+    "hard_heap_limit",
+    "journal_size_limit",
+    "mmap_size",
+    "soft_heap_limit",
+    "temp_store",
+    "temp_store_directory",
+    "threads",
+];
+
 /// Decides on `PRAGMA name` or `PRAGMA name = value` (`spec/storage.md` 7.1, 7.6, 16.5).
 pub(crate) fn judge(name: &str, value: Option<&str>) -> Judgement {
     let Some(value) = value else { return Judgement::Harmless };
@@ -48,9 +64,12 @@ pub(crate) fn judge(name: &str, value: Option<&str>) -> Judgement {
         "journal_mode" if value.eq_ignore_ascii_case("wal") => {
             Judgement::Refused(c"journal_mode=WAL is not possible for the database of an actor")
         }
+        // There is one journal, whatever it is called; in SQLite's memory it would have no bound.
+        "journal_mode" => Judgement::Answered(c"delete"),
         "page_size" if value.trim() != "4096" => Judgement::Refused(c"the page size of an actor's database is always 4096"),
         // A session is the only user of its file, and a journal that somebody else could find does not exist.
         "locking_mode" => Judgement::Answered(c"exclusive"),
+        name if IGNORED.contains(&name) => Judgement::Ignored,
         name if HARMLESS.contains(&name) => Judgement::Harmless,
         _ => Judgement::ChangesSession,
     }

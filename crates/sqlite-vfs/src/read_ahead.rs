@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-/// Pages read at once by a scan that has gone on for a while: 1 MiB.
-const MAX_WINDOW: u32 = 256;
+/// Pages read at once by a scan that has gone on for a while: 512 KiB.
+const MAX_WINDOW: u32 = 128;
 /// A scan that goes on reads this many times as much.
 const GROWTH: u32 = 4;
 /// Pages that a scan may leave out and still be one: inner pages lie between the leaves.
@@ -15,6 +15,8 @@ const MAX_GAP: u32 = 8;
 const RUNS: usize = 4;
 /// Pages kept that nobody has asked for yet. Enough for every run to have one full window.
 const MAX_HELD: usize = MAX_WINDOW as usize * RUNS;
+/// The same between two requests, when the scan is over: what opening a small database has read may stay.
+const MAX_HELD_WHILE_IDLE: usize = 64;
 
 /// A scan in either direction.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +99,14 @@ impl ReadAhead {
         }
     }
 
+    /// A request is over, and what it has not needed is probably not needed.
+    pub(crate) fn rest(&mut self) {
+        if self.held.len() > MAX_HELD_WHILE_IDLE {
+            self.held = HashMap::new();
+            self.order = VecDeque::new();
+        }
+    }
+
     /// Drops all pages behind `size`.
     pub(crate) fn truncate(&mut self, size: u32) {
         self.held.retain(|pgno, _| *pgno <= size);
@@ -134,8 +144,8 @@ mod tests {
 
     #[test]
     fn a_scan_reads_more_and_more_at_once_in_both_directions() {
-        assert_eq!(reads(2..=2000, 2000), [1, 4, 16, 64, 256, 256, 256, 256, 256, 256, 256, 122]);
-        assert_eq!(reads((1..=2000).rev(), 2000), [1, 4, 16, 64, 256, 256, 256, 256, 256, 256, 256, 123]);
+        assert_eq!(reads(2..=800, 800), [1, 4, 16, 64, 128, 128, 128, 128, 128, 74]);
+        assert_eq!(reads((1..=800).rev(), 800), [1, 4, 16, 64, 128, 128, 128, 128, 128, 75]);
     }
 
     #[test]
@@ -164,5 +174,7 @@ mod tests {
         }
         assert!(ahead.held.len() <= MAX_HELD && ahead.order.len() <= 2 * MAX_HELD);
         assert!(ahead.holds(9998));
+        ahead.rest();
+        assert!(ahead.held.len() <= MAX_HELD_WHILE_IDLE && ahead.order.len() <= MAX_HELD_WHILE_IDLE);
     }
 }

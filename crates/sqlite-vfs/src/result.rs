@@ -2,17 +2,22 @@
 
 use protocol::envoy::{SqliteColumnValue, SqliteQueryResult};
 
+use crate::blocks::Charge;
 use crate::connection::{Connection, Refusal};
 use crate::statement::{OutOfMemory, Statement};
 
-/// What a row or a cell counts besides its text or blob, in bytes: about what it takes in memory at least.
+/// What a row or a cell counts besides its text or blob, in bytes, against the bound of a reply.
 const ITEM_BYTES: usize = 16;
+/// What an item takes in memory besides its text or blob, in bytes: a cell, or a row with a place for its cells.
+const ITEM_MEMORY_BYTES: usize = 40;
 
 /// Why there are no rows.
 #[derive(Debug)]
 pub(crate) enum NoRows {
     Refused(Refusal),
     TooLarge,
+    /// The budget of all results is used up.
+    NoRoom,
     OutOfMemory,
 }
 
@@ -28,16 +33,26 @@ pub(crate) struct Collected {
     pub(crate) bytes: usize,
 }
 
-/// Runs a statement to its end. If that fails, nothing of it remains.
-pub(crate) fn collect(connection: &Connection, statement: &mut Statement, max_bytes: usize) -> Result<Collected, NoRows> {
-    let outcome = collect_rows(connection, statement, max_bytes);
-    if let Err(NoRows::TooLarge | NoRows::OutOfMemory) = &outcome {
+/// Runs a statement to its end. If that fails, nothing of it remains. What the rows take is added to the charge.
+pub(crate) fn collect(
+    connection: &Connection,
+    statement: &mut Statement,
+    max_bytes: usize,
+    charge: &mut Charge,
+) -> Result<Collected, NoRows> {
+    let outcome = collect_rows(connection, statement, max_bytes, charge);
+    if let Err(NoRows::TooLarge | NoRows::NoRoom | NoRows::OutOfMemory) = &outcome {
         connection.abort(statement);
     }
     outcome
 }
 
-fn collect_rows(connection: &Connection, statement: &mut Statement, max_bytes: usize) -> Result<Collected, NoRows> {
+fn collect_rows(
+    connection: &Connection,
+    statement: &mut Statement,
+    max_bytes: usize,
+    charge: &mut Charge,
+) -> Result<Collected, NoRows> {
     // SQLite prepares a statement again if the schema has changed, so the columns are known only after the first step.
     let mut has_row = connection.step(statement).map_err(NoRows::Refused)?;
     let columns: Vec<String> =
@@ -45,6 +60,7 @@ fn collect_rows(connection: &Connection, statement: &mut Statement, max_bytes: u
     let mut bytes: usize = columns.iter().map(|name| name.len() + ITEM_BYTES).sum();
     let mut rows = Vec::new();
     while has_row {
+        let bytes_before = bytes;
         bytes += ITEM_BYTES;
         let mut row = Vec::with_capacity(columns.len());
         for column in 0..columns.len() {
@@ -58,6 +74,10 @@ fn collect_rows(connection: &Connection, statement: &mut Statement, max_bytes: u
         }
         if bytes > max_bytes {
             return Err(NoRows::TooLarge);
+        }
+        let unseen = (ITEM_MEMORY_BYTES - ITEM_BYTES) * (1 + row.len());
+        if !charge.grow(bytes - bytes_before + unseen) {
+            return Err(NoRows::NoRoom);
         }
         rows.push(row);
         has_row = connection.step(statement).map_err(NoRows::Refused)?;

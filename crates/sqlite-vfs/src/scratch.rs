@@ -1,4 +1,4 @@
-//! A file that lives only as long as it is open: SQLite's journals and, if a host asks for them, its temporary files.
+//! A file that lives only as long as it is open: SQLite's journals and its temporary files.
 
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::blocks::MemoryBudget;
+    use crate::blocks::{Budget, Room};
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -114,8 +114,15 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn a_scratch_file_is_like_a_vector(steps in steps(), in_memory in 0..10_u64) {
-            let budget = MemoryBudget::new(in_memory * BLOCK_BYTES as u64);
-            let blocks = Arc::new(Blocks::new(5 * BLOCK_BYTES as u64, budget.clone(), Some(std::env::temp_dir())));
+            let (memory, files) = (Budget::new(in_memory * BLOCK_BYTES as u64), Budget::default());
+            let room = Room {
+                memory_max_bytes: 5 * BLOCK_BYTES as u64,
+                memory: memory.clone(),
+                folder: Some(std::env::temp_dir()),
+                file_max_bytes: u64::MAX,
+                files: files.clone(),
+            };
+            let blocks = Arc::new(Blocks::new(room));
             let mut scratch = Scratch::new(Arc::clone(&blocks));
             let mut model: Vec<u8> = Vec::new();
             for step in steps {
@@ -140,19 +147,43 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(scratch.length(), model.len() as u64);
-                prop_assert!(blocks.used() <= blocks.limit() && budget.used() == blocks.used());
+                prop_assert!(blocks.used() <= 5 * BLOCK_BYTES as u64 && memory.used() == blocks.used());
             }
             drop(scratch);
-            prop_assert_eq!((blocks.used(), budget.used()), (0, 0));
+            prop_assert_eq!((blocks.used(), memory.used(), files.used()), (0, 0, 0));
         }
     }
 
     #[test]
     fn without_a_folder_a_file_ends_at_the_bound() {
-        let blocks = Arc::new(Blocks::new(BLOCK_BYTES as u64, MemoryBudget::default(), None));
+        let room = Room { memory_max_bytes: BLOCK_BYTES as u64, file_max_bytes: u64::MAX, ..Room::default() };
+        let blocks = Arc::new(Blocks::new(room));
         let mut scratch = Scratch::new(Arc::clone(&blocks));
         scratch.write(&[1; 10], 0).unwrap();
         assert!(matches!(scratch.write(&[2; 10], BLOCK_BYTES as u64 - 5), Err(Trouble::NoRoom)));
         assert_eq!((scratch.length(), blocks.used()), (10, BLOCK_BYTES as u64));
+    }
+
+    #[test]
+    fn what_is_put_aside_ends_at_the_bound_of_the_session_and_at_that_of_all() {
+        const BLOCK: u64 = BLOCK_BYTES as u64;
+        let files = Budget::new(5 * BLOCK);
+        let scratch = || {
+            let folder = Some(std::env::temp_dir());
+            let room = Room { folder, file_max_bytes: 3 * BLOCK, files: files.clone(), ..Room::default() };
+            Scratch::new(Arc::new(Blocks::new(room)))
+        };
+        let (mut first, mut second) = (scratch(), scratch());
+        first.write(&[1; 3 * BLOCK_BYTES], 0).unwrap();
+        assert!(matches!(first.write(&[1], 3 * BLOCK), Err(Trouble::NoRoom)), "its own");
+        second.write(&[2; 2 * BLOCK_BYTES], 0).unwrap();
+        assert!(matches!(second.write(&[2], 2 * BLOCK), Err(Trouble::NoRoom)), "that of all");
+        // What is free in a file is of use to its session, and to others when the file goes.
+        first.truncate(BLOCK).unwrap();
+        first.write(&[3; BLOCK_BYTES], BLOCK).unwrap();
+        assert_eq!(files.used(), 5 * BLOCK);
+        drop(first);
+        assert_eq!(files.used(), 2 * BLOCK);
+        second.write(&[2], 2 * BLOCK).unwrap();
     }
 }

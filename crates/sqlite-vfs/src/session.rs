@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use protocol::envoy::{SqliteBatchStatement, SqliteBindParam, SqliteExecuteResult, SqliteQueryResult, SqliteValue};
+use protocol::limits;
 
-use crate::blocks::{Blocks, MemoryBudget};
+use crate::blocks::{Blocks, Budget, Charge, Room};
 use crate::connection::{Connection, Limits, Refusal};
 use crate::database::Database;
 use crate::error::SessionError;
@@ -20,7 +21,7 @@ use crate::vfs::{Current, Files};
 /// Bounds of a session.
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
-    /// Pages that SQLite keeps, in bytes (`spec/storage.md` 7.1: 8 MiB).
+    /// Pages that SQLite keeps, in bytes. Up to 2 MiB more are read ahead while a request runs, 256 KiB between requests.
     pub cache_bytes: usize,
     /// Longest text or blob, and longest row, in bytes.
     pub value_max_bytes: usize,
@@ -28,25 +29,35 @@ pub struct SessionOptions {
     pub bind_max_bytes: usize,
     /// Rows of one reply, in bytes (`decisions.md` 19).
     pub result_max_bytes: usize,
-    /// Memory for what a transaction has changed and what undoes it, in bytes, beyond the cache.
+    /// Memory, in bytes and beyond the cache, for what a transaction has changed and what undoes it, for temporary tables and
+    /// for sorts.
     pub transaction_max_bytes: u64,
     /// The same for several sessions together.
-    pub budget: MemoryBudget,
-    /// Where a transaction puts aside what does not fit into memory, in a file without a name. Without a folder it fails
-    /// with [`SessionError::TransactionTooLarge`].
+    pub budget: Budget,
+    /// Where they put aside what does not fit into memory, in a file without a name. Without a folder a statement that needs
+    /// more fails with [`SessionError::TransactionTooLarge`].
     pub folder: Option<PathBuf>,
+    /// What is put aside there at most, in bytes; a VACUUM needs three times the size of the database.
+    pub aside_max_bytes: u64,
+    /// The same for several sessions together.
+    pub aside_budget: Budget,
+    /// Memory for the results of several sessions together, until [`Session::take_charge`] is dropped.
+    pub result_budget: Budget,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
         Self {
-            cache_bytes: 8 * 1024 * 1024,
-            value_max_bytes: 256 * 1024 * 1024,
-            bind_max_bytes: 131_072,
-            result_max_bytes: 64 * 1024 * 1024,
-            transaction_max_bytes: 64 * 1024 * 1024,
-            budget: MemoryBudget::default(),
+            cache_bytes: limits::REMOTE_SQL_CACHE_BYTES,
+            value_max_bytes: limits::REMOTE_SQL_VALUE_MAX_BYTES,
+            bind_max_bytes: limits::REMOTE_SQL_PARAMS_MAX_BYTES,
+            result_max_bytes: limits::REMOTE_SQL_RESULT_MAX_BYTES,
+            transaction_max_bytes: limits::REMOTE_SQL_TRANSACTION_MEMORY_BYTES,
+            budget: Budget::default(),
             folder: None,
+            aside_max_bytes: limits::REMOTE_SQL_ASIDE_MAX_BYTES / 2,
+            aside_budget: Budget::default(),
+            result_budget: Budget::default(),
         }
     }
 }
@@ -61,6 +72,8 @@ pub struct Session {
     interrupter: Interrupter,
     options: SessionOptions,
     result_bytes: usize,
+    /// For the rows of the last answer.
+    charge: Charge,
 }
 
 /// What a message says was being done.
@@ -85,8 +98,13 @@ impl Session {
     /// # Errors
     /// [`SessionError::Pages`] if they cannot be read, [`SessionError::Sql`] if they are not those of a database.
     pub fn open(pages: impl Pages, options: SessionOptions) -> Result<Self, SessionError> {
-        let SessionOptions { transaction_max_bytes, budget, folder, .. } = &options;
-        let blocks = Arc::new(Blocks::new(*transaction_max_bytes, budget.clone(), folder.clone()));
+        let blocks = Arc::new(Blocks::new(Room {
+            memory_max_bytes: options.transaction_max_bytes,
+            memory: options.budget.clone(),
+            folder: options.folder.clone(),
+            file_max_bytes: options.aside_max_bytes,
+            files: options.aside_budget.clone(),
+        }));
         let database = Database::open(Box::new(pages), Arc::clone(&blocks))?;
         let files = Arc::new(Files::new(database, blocks));
         let interrupter = Interrupter::default();
@@ -97,21 +115,28 @@ impl Session {
         };
         let connection = opened.map_err(|refusal| explain(&files, &refusal, "open the database"))?;
         let statements = StatementCache::default();
-        let mut session = Self { statements, connection, files, interrupter, options, result_bytes: 0 };
+        let charge = Charge::of(&options.result_budget);
+        let mut session = Self { statements, connection, files, interrupter, options, result_bytes: 0, charge };
         session.set_up()?;
         Ok(session)
     }
 
-    /// The settings of `spec/storage.md` 7.1, so that both sides leave the same pages behind.
+    /// The settings of `spec/storage.md` 7.1, so that both sides leave the same pages behind. Only what is temporary is not in
+    /// SQLite's memory, which all actors share, but in our files, which have their bounds.
     fn set_up(&mut self) -> Result<(), SessionError> {
         let cache_kib = self.options.cache_bytes / 1024;
         self.exec(&format!(
-            "PRAGMA page_size = 4096; PRAGMA journal_mode = DELETE; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY; \
+            "PRAGMA page_size = 4096; PRAGMA journal_mode = DELETE; PRAGMA synchronous = NORMAL; PRAGMA temp_store = FILE; \
              PRAGMA auto_vacuum = NONE; PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -{cache_kib}; \
              PRAGMA journal_size_limit = 0"
         ))?;
         self.files.set_up();
         Ok(())
+    }
+
+    /// Statements from now on run no triggers: for changes that are not the actor's own.
+    pub fn disable_triggers(&mut self) {
+        self.connection.disable_triggers();
     }
 
     /// Runs a script: any number of statements without parameters (8.2). The answer is that of the last statement that has
@@ -161,7 +186,7 @@ impl Session {
 
     /// Ends the transaction of a batch that has failed with this error.
     fn roll_back(&mut self, error: SessionError, after: &str) -> SessionError {
-        match self.exec_script("ROLLBACK") {
+        match self.exec_undisturbed("ROLLBACK") {
             Ok(_) => error,
             // A statement has ended it already: SQLite, for some errors, or the host.
             Err(_) => error.when(&format!("rollback remote sqlite batch{after}")),
@@ -187,6 +212,12 @@ impl Session {
         self.result_bytes
     }
 
+    /// What the rows of the last answer take of `result_budget`. Whoever has the rows keeps it for as long.
+    #[must_use]
+    pub fn take_charge(&mut self) -> Charge {
+        std::mem::replace(&mut self.charge, Charge::of(&self.options.result_budget))
+    }
+
     /// The switch that stops this session's statements.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
@@ -204,12 +235,18 @@ impl Session {
             database.take_refusal();
         }
         self.result_bytes = 0;
+        drop(self.take_charge());
         let _current = Current::set(&self.files);
         let outcome = work(self);
-        if outcome.is_err() {
+        if let Err(error) = &outcome {
             self.result_bytes = 0;
+            drop(self.take_charge());
             self.recover();
+            if matches!(error, SessionError::TransactionTooLarge { .. } | SessionError::Pages(_)) {
+                self.check_temporary_tables();
+            }
         }
+        self.files.database.lock().rest();
         outcome
     }
 
@@ -219,16 +256,35 @@ impl Session {
         let was_refused = self.files.database.lock().take_refusal();
         if was_refused && self.connection.in_transaction() {
             // What RELEASE of the outermost savepoint could not commit is undone, but SQLite goes on as if within it.
-            let _ = self.exec_script("ROLLBACK");
+            let _ = self.exec_undisturbed("ROLLBACK");
         }
         let is_left = |session: &Self| !session.connection.in_transaction() && session.files.database.lock().is_dirty();
         if is_left(self) {
-            let looked = self.exec_script("PRAGMA schema_version");
+            let looked = self.exec_undisturbed("PRAGMA schema_version");
             if is_left(self) {
                 tracing::error!(?looked, "a transaction could not be rolled back; the session is given up");
                 self.files.database.lock().lose();
             }
         }
+    }
+
+    /// SQLite undoes a change of temporary tables in their file, and if there is no room for that, nothing goes on, not even a
+    /// statement that has nothing to do with them. Then these tables cannot be saved.
+    fn check_temporary_tables(&mut self) {
+        if let Err(error) = self.exec_undisturbed("SELECT 1 FROM temp.sqlite_schema LIMIT 1")
+            && self.files.database.lock().end().is_none()
+        {
+            tracing::warn!(%error, "temporary tables could not be rolled back; the session is given up");
+            self.files.database.lock().lose();
+        }
+    }
+
+    /// What undoes a request runs also if the request was interrupted.
+    fn exec_undisturbed(&mut self, sql: &str) -> Result<SqliteQueryResult, SessionError> {
+        self.connection.set_undisturbed(true);
+        let outcome = self.exec_script(sql);
+        self.connection.set_undisturbed(false);
+        outcome
     }
 
     fn exec_script(&mut self, sql: &str) -> Result<SqliteQueryResult, SessionError> {
@@ -242,7 +298,7 @@ impl Session {
             start = next;
             let Some(mut statement) = statement else { continue };
             let room = self.options.result_max_bytes;
-            let collected = result::collect(&self.connection, &mut statement, room);
+            let collected = result::collect(&self.connection, &mut statement, room, &mut self.charge);
             let collected = collected.map_err(|why| self.no_rows(&why, Request::Exec))?;
             if !collected.result.columns.is_empty() {
                 last = collected.result;
@@ -296,14 +352,14 @@ impl Session {
         }
         // The results of a batch share one reply.
         let room = self.options.result_max_bytes.saturating_sub(self.result_bytes);
-        let collected = result::collect(&self.connection, statement, room);
+        let collected = result::collect(&self.connection, statement, room, &mut self.charge);
         let collected = collected.map_err(|why| self.no_rows(&why, Request::Execute))?;
         self.result_bytes += collected.bytes;
         Ok(collected.result)
     }
 
     fn check_interrupt(&self) -> Result<(), SessionError> {
-        if self.interrupter.is_interrupted() { Err(SessionError::Interrupted) } else { Ok(()) }
+        if self.connection.must_stop() { Err(SessionError::Interrupted) } else { Ok(()) }
     }
 
     fn check_params(&self, params: &[SqliteBindParam]) -> Result<(), SessionError> {
@@ -319,6 +375,7 @@ impl Session {
         match why {
             NoRows::Refused(refusal) => self.refused(refusal, "step", request),
             NoRows::TooLarge => SessionError::ResultTooLarge { limit: self.options.result_max_bytes },
+            NoRows::NoRoom => SessionError::NoRoomForResult,
             NoRows::OutOfMemory => self.refused(&Refusal::of_code(libsqlite3_sys::SQLITE_NOMEM), "step", request),
         }
     }

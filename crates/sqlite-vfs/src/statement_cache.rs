@@ -7,7 +7,8 @@ const MAX_STATEMENTS: usize = 64;
 /// Longest statement kept, in bytes.
 const MAX_SQL_BYTES: usize = 16 * 1024;
 
-/// The most recently used statements by their text.
+/// The most recently used statements by their text. What depends on the moment of preparation, such as a PRAGMA or a changed
+/// schema, SQLite prepares again by itself.
 #[derive(Default)]
 pub(crate) struct StatementCache {
     /// The latest is the last.

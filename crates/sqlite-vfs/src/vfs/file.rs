@@ -89,9 +89,12 @@ unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
 
 unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, into: *mut c_void, amount: c_int, offset: i64) -> c_int {
     let (Ok(amount), Ok(offset)) = (usize::try_from(amount), u64::try_from(offset)) else { return ffi::SQLITE_IOERR_READ };
-    // SAFETY: SQLite gives room for `amount` bytes; nobody else looks at them meanwhile. They may not be initialised, but
-    // are bytes, are only written to, and are all written to unless the call fails.
-    let into = unsafe { std::slice::from_raw_parts_mut(into.cast::<u8>(), amount) };
+    // SAFETY: SQLite gives room for `amount` bytes, which nobody else looks at meanwhile. It may never have been written to,
+    // so that is done before it is taken for a slice.
+    let into = unsafe {
+        std::ptr::write_bytes(into.cast::<u8>(), 0, amount);
+        std::slice::from_raw_parts_mut(into.cast::<u8>(), amount)
+    };
     // SAFETY: of the method's caller.
     let open = unsafe { open_file(file) };
     guarded(ffi::SQLITE_IOERR_READ, || match open {
@@ -252,11 +255,8 @@ unsafe fn pragma_called(files: &Files, strings: *mut *mut std::ffi::c_char) -> c
         return ffi::SQLITE_NOTFOUND;
     }
     match pragma::judge(&name, value.as_deref()) {
-        pragma::Judgement::Harmless => ffi::SQLITE_NOTFOUND,
-        pragma::Judgement::ChangesSession => {
-            files.note_own_state();
-            ffi::SQLITE_NOTFOUND
-        }
+        // That is between SQLite and `Connection`'s authorizer.
+        pragma::Judgement::Harmless | pragma::Judgement::ChangesSession | pragma::Judgement::Ignored => ffi::SQLITE_NOTFOUND,
         // SAFETY: the caller's.
         pragma::Judgement::Answered(answer) => unsafe { answer_pragma(strings, answer, ffi::SQLITE_OK) },
         // SAFETY: the caller's.
@@ -277,7 +277,7 @@ unsafe extern "C" fn sector_size(_file: *mut ffi::sqlite3_file) -> c_int {
     SECTOR_BYTES
 }
 
-/// What is written stays as it is and in order, whatever happens: it is memory.
+/// What is written stays as it is and in order: a session does not outlive its process.
 unsafe extern "C" fn device_characteristics(_file: *mut ffi::sqlite3_file) -> c_int {
     ffi::SQLITE_IOCAP_SAFE_APPEND | ffi::SQLITE_IOCAP_SEQUENTIAL | ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE
 }

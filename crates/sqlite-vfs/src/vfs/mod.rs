@@ -1,4 +1,4 @@
-//! The file system that SQLite sees: one database file per session, and files in memory.
+//! The file system that SQLite sees: one database file per session, and files that go with it.
 //!
 //! It is registered once for the process. A session makes itself known to its thread for the length of each call
 //! ([`Current`]), so that opening a file finds it without a table of sessions or names.
@@ -184,7 +184,10 @@ fn opened(files: &Arc<Files>, flags: c_int) -> Option<OpenFile> {
         | ffi::SQLITE_OPEN_SUBJOURNAL
         | ffi::SQLITE_OPEN_MAIN_JOURNAL;
     let scratch = || Scratch::new(Arc::clone(&files.blocks));
-    if flags & ffi::SQLITE_OPEN_MAIN_DB != 0 {
+    if flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0 {
+        // Nobody finds it again, whatever else it is: also the database into which VACUUM copies.
+        Some(OpenFile::Temporary(Arc::clone(files), scratch()))
+    } else if flags & ffi::SQLITE_OPEN_MAIN_DB != 0 {
         let is_first = !files.is_open.swap(true, Ordering::Relaxed);
         is_first.then(|| OpenFile::Database(Arc::clone(files)))
     } else if flags & ffi::SQLITE_OPEN_MAIN_JOURNAL != 0 {
@@ -196,7 +199,7 @@ fn opened(files: &Arc<Files>, flags: c_int) -> Option<OpenFile> {
     }
 }
 
-/// A file in memory is gone when it is closed.
+/// Any other file is gone when it is closed.
 unsafe extern "C" fn delete(_vfs: *mut ffi::sqlite3_vfs, _name: *const c_char, _sync: c_int) -> c_int {
     ffi::SQLITE_OK
 }

@@ -65,9 +65,17 @@ fn a_transaction_larger_than_the_cache_is_one_commit_or_none() {
     run(&mut session, "ROLLBACK TO s");
     run(&mut session, "COMMIT");
     assert_eq!(pages.take_commits().len(), 1);
+
+    // Here SQLite undoes everything and yet goes on.
+    run(&mut session, "SAVEPOINT outermost");
+    run(&mut session, "UPDATE t SET v = zeroblob(3300)");
+    run(&mut session, "ROLLBACK TO outermost");
+    run(&mut session, "UPDATE t SET v = zeroblob(3400) WHERE id <= 250");
+    run(&mut session, "RELEASE outermost");
+    assert_eq!(pages.take_commits().len(), 1);
     drop(session);
     pages.check_integrity();
-    assert_eq!(cell(&mut pages.open(), "SELECT count(*) || ',' || sum(length(v)) FROM t"), text("500,1750000"));
+    assert_eq!(cell(&mut pages.open(), "SELECT count(*) || ',' || sum(length(v)) FROM t"), text("500,1725000"));
 }
 
 #[test]
@@ -286,7 +294,7 @@ fn a_cold_scan_reads_many_pages_at_once_and_a_point_read_few() {
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000) INSERT INTO t SELECT i, zeroblob(3500) FROM n",
     );
     for (sql, most) in
-        [("SELECT sum(length(v)) FROM t", 30), ("SELECT sum(length(v)) FROM (SELECT v FROM t ORDER BY id DESC)", 60)]
+        [("SELECT sum(length(v)) FROM t", 40), ("SELECT sum(length(v)) FROM (SELECT v FROM t ORDER BY id DESC)", 60)]
     {
         drop(session);
         session = pages.open();

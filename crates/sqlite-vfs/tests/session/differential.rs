@@ -37,6 +37,7 @@ enum Step {
     Run(String),
     /// The session ends, perhaps in the middle of a transaction, and another begins.
     Reopen,
+    JournalMode(&'static str),
     NextCommit(Fate),
 }
 
@@ -77,6 +78,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         40 => statement().prop_map(Step::Run),
         1 => Just(Step::Reopen),
+        1 => prop::sample::select(vec!["MEMORY", "TRUNCATE", "PERSIST", "DELETE"]).prop_map(Step::JournalMode),
         2 => fate.prop_map(Step::NextCommit),
     ];
     prop::collection::vec(step, 1..80)
@@ -168,6 +170,10 @@ impl Pair {
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
             Step::Run(sql) => self.run(sql)?,
+            // Plain SQLite has its database in memory and no choice.
+            Step::JournalMode(mode) => {
+                self.session.execute(&format!("PRAGMA journal_mode = {mode}"), None).unwrap();
+            }
             Step::NextCommit(fate) => self.pages.next_commits(&[*fate]),
             Step::Reopen => {
                 self.roll_plain_back();

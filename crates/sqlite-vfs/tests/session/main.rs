@@ -5,5 +5,7 @@
 mod commits;
 mod differential;
 mod semantics;
+mod stack;
 mod support;
+mod temporary;
 mod torture;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol::envoy::{SqliteErrorResponse, SqliteExecuteResult, SqliteValue};
-use sqlite_vfs::{DirtyPages, PAGE_BYTES, Pages, PagesError, Session, SessionOptions};
+use sqlite_vfs::{DirtyPages, Interrupter, PAGE_BYTES, Pages, PagesError, Session, SessionOptions};
 
 /// What happens to a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) reads: Vec<usize>,
     /// What happens to the next commits; those after that succeed.
     pub(crate) fates: Vec<Fate>,
+    /// Whom the next read interrupts.
+    pub(crate) interrupts: Option<Interrupter>,
     /// A page that cannot be read.
     pub(crate) damaged: Option<u32>,
 }
@@ -48,6 +50,9 @@ impl Pages for MemoryPages {
     fn read(&mut self, pgnos: &[u32]) -> Result<Vec<(u32, Bytes)>, PagesError> {
         let mut state = self.0.lock();
         state.reads.push(pgnos.len());
+        if let Some(interrupter) = state.interrupts.take() {
+            interrupter.interrupt();
+        }
         if state.damaged.is_some_and(|damaged| pgnos.contains(&damaged)) {
             return Err(refusal("damaged", false));
         }
