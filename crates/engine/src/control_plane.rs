@@ -58,7 +58,8 @@ pub(crate) struct ControlPlane {
     pub(crate) endpoints: Endpoints,
 }
 
-/// Builds everything on what the store holds. [`Scheduler::run_timers`] and [`RemoteSql::close_idle`] are left to the caller.
+/// Builds everything on what the store holds. [`Scheduler::run_timers`], [`Scheduler::prune_history`] and
+/// [`RemoteSql::close_idle`] are left to the caller.
 pub(crate) async fn assemble(config: &Config, around: Surroundings) -> Result<ControlPlane, StartError> {
     let Surroundings { store, clock, randomness, gateway_id, topology, shutdown, alive } = around;
     let (datacenter_name, datacenter_label) =
@@ -81,6 +82,7 @@ pub(crate) async fn assemble(config: &Config, around: Surroundings) -> Result<Co
         datacenter_name,
         creation_burst: config.pegboard.actor_create_rate_limit_requests,
         creation_drip: config.pegboard.actor_create_rate_limit_drip_rate_ms.duration(),
+        history_retention_s: seconds(config.sqlite.pitr.retention_ms),
     };
     let parts = scheduler::Parts {
         store: store.clone(),
@@ -131,6 +133,7 @@ pub(crate) async fn assemble(config: &Config, around: Surroundings) -> Result<Co
         tunnels: tunnels.clone(),
         data,
         sql: sql.clone(),
+        storage_metrics: Arc::default(),
         access,
         clock,
         randomness: randomness.clone(),
@@ -145,6 +148,11 @@ pub(crate) async fn assemble(config: &Config, around: Surroundings) -> Result<Co
 
 fn ms(span: Millis) -> i64 {
     span.duration().as_millis() as i64
+}
+
+/// Rounded up: something is not nothing.
+fn seconds(span: Millis) -> u32 {
+    u32::try_from(span.count().div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
 fn envoy_rules(config: &Config) -> EnvoyRules {
@@ -206,8 +214,10 @@ fn sql_settings(config: &Config) -> SqlSettings {
         threads: number(sqlite.remote_threads),
         memory_max_bytes: sqlite.remote_memory_max_size,
         folder: config.file_system.path.clone(),
+        aside_max_bytes: sqlite.remote_disk_max_size,
         statement_timeout: sqlite.remote_statement_timeout_ms.duration(),
         idle_timeout: sqlite.remote_idle_timeout_ms.duration(),
+        transaction_idle_timeout: sqlite.remote_transaction_idle_timeout_ms.duration(),
     }
 }
 

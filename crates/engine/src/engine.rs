@@ -77,6 +77,7 @@ impl Engine {
         let ControlPlane { scheduler, sql, hosts, tunnels, api, envoys, datacenter_label, randomness, orders, endpoints } = plane;
         let gateway = Gateway::new(Arc::new(scheduler.clone()), tunnels.clone(), gateway_config(&config));
         let listener = Arc::<ListenerMetrics>::default();
+        let storage = envoys.storage_metrics.clone();
         let routes = Arc::new(Routes {
             gateway: gateway.clone(),
             envoys,
@@ -95,10 +96,12 @@ impl Engine {
             tunnels,
             listener,
             store: store.clone(),
+            storage,
         };
         let metrics = metrics::router(sources, config.metrics.token.clone());
 
         let mut background = JoinSet::new();
+        background.spawn(scheduler.clone().prune_history());
         background.spawn(scheduler.run_timers());
         background.spawn(sql.close_idle());
         background.spawn(poller::run(endpoints.clone()));

@@ -100,6 +100,29 @@ pub(crate) enum ApiError {
         /// Pool name.
         pool_name: String,
     },
+    /// No history of the actor's database is kept.
+    #[error(
+        "No history of this actor's database is kept. Set `history_retention` of its pool; it counts from the actor's next start on."
+    )]
+    HistoryNotKept,
+    /// The history of the actor's database begins after the time that was asked for.
+    #[error("The history of this actor's database begins at {since}.")]
+    HistoryTooShort {
+        /// When it begins, in epoch milliseconds.
+        since: i64,
+    },
+    /// The actor is being restored already.
+    #[error("Another restore of this actor is under way.")]
+    RestoreUnderWay,
+    /// Others are being restored or forked.
+    #[error("Too many actors are being restored or forked. Try again later.")]
+    RestoresBusy,
+    /// The actor wrote all the time.
+    #[error("The actor's database changes faster than it can be restored. Try again when there is less to do.")]
+    RestoreOutrun,
+    /// The database was larger then than the actor's data may be now.
+    #[error("The database of that time has no room in the actor's storage.")]
+    RestoreTooLarge,
     /// The KV entry does not exist.
     #[error("The KV key does not exist for this actor.")]
     KvKeyNotFound,
@@ -129,6 +152,9 @@ pub(crate) enum ApiError {
     /// The engine's disk is read-only. Nothing was done.
     #[error("The engine cannot store anything, because its disk is read-only. Try again when its operator has changed that.")]
     StoreReadOnly,
+    /// Bytes that are stored are not what was written. Whatever does not need them is answered as ever.
+    #[error("What is stored for this is damaged. Its operator can ask `rivet-engine check` what else is, and restore a backup.")]
+    StoreDamaged,
     /// The engine failed. The cause is in the log.
     #[error("An internal error occurred")]
     Internal,
@@ -150,10 +176,16 @@ impl Coded for ApiError {
             | Self::InputTooLarge { .. }
             | Self::CreationRateLimit
             | Self::NoRunnerConfigConfigured { .. }
+            | Self::HistoryNotKept
+            | Self::HistoryTooShort { .. }
+            | Self::RestoreUnderWay
+            | Self::RestoresBusy
+            | Self::RestoreOutrun
+            | Self::RestoreTooLarge
             | Self::KvKeyNotFound => "actor",
             Self::RunnerConfigInvalid { .. } | Self::RunnerConfigNotFound => "runner_config",
             Self::ServerlessPoolNotFound | Self::FailedToFetchMetadata { .. } => "serverless_runner_pool",
-            Self::StoreFull | Self::StoreReadOnly => "store",
+            Self::StoreFull | Self::StoreReadOnly | Self::StoreDamaged => "store",
             Self::Internal => "core",
         }
     }
@@ -181,10 +213,17 @@ impl Coded for ApiError {
             Self::InputTooLarge { .. } => "input_too_large",
             Self::CreationRateLimit => "creation_rate_limit",
             Self::NoRunnerConfigConfigured { .. } => "no_runner_config_configured",
+            Self::HistoryNotKept => "history_not_kept",
+            Self::HistoryTooShort { .. } => "history_too_short",
+            Self::RestoreUnderWay => "restore_under_way",
+            Self::RestoresBusy => "restores_busy",
+            Self::RestoreOutrun => "restore_outrun",
+            Self::RestoreTooLarge => "restore_too_large",
             Self::KvKeyNotFound => "kv_key_not_found",
             Self::RunnerConfigInvalid { .. } => "invalid",
             Self::StoreFull => "full",
             Self::StoreReadOnly => "read_only",
+            Self::StoreDamaged => "damaged",
             Self::Internal => "internal_error",
         }
     }
@@ -194,8 +233,8 @@ impl Coded for ApiError {
             (Self::NotFound, _) | (Self::ActorNotFound, Surface::Gateway) => 404,
             (Self::Forbidden { .. }, _) => 403,
             (Self::CreationRateLimit, Surface::Gateway) => 429,
-            (Self::Internal, _) => 500,
-            (Self::StoreFull | Self::StoreReadOnly, _) => 503,
+            (Self::StoreDamaged | Self::Internal, _) => 500,
+            (Self::StoreFull | Self::StoreReadOnly | Self::RestoresBusy, _) => 503,
             (
                 Self::BadRequest { .. }
                 | Self::InvalidInput { .. }
@@ -213,6 +252,11 @@ impl Coded for ApiError {
                 | Self::InputTooLarge { .. }
                 | Self::CreationRateLimit
                 | Self::NoRunnerConfigConfigured { .. }
+                | Self::HistoryNotKept
+                | Self::HistoryTooShort { .. }
+                | Self::RestoreUnderWay
+                | Self::RestoreOutrun
+                | Self::RestoreTooLarge
                 | Self::KvKeyNotFound
                 | Self::RunnerConfigInvalid { .. }
                 | Self::RunnerConfigNotFound
@@ -233,6 +277,7 @@ impl Coded for ApiError {
             Self::KeyTooLarge { max_size, key_preview } => {
                 vec![("max_size", (*max_size).into()), ("key_preview", key_preview.as_str().into())]
             }
+            Self::HistoryTooShort { since } => vec![("since", (*since).into())],
             Self::NameTooLong { max_size } | Self::InputTooLarge { max_size } => vec![("max_size", (*max_size).into())],
             Self::DuplicateKey { key, existing_actor_id } => {
                 vec![("existing_actor_id", existing_actor_id.as_str().into()), ("key", key.as_str().into())]
@@ -248,11 +293,17 @@ impl Coded for ApiError {
             | Self::EmptyKey
             | Self::EmptyName
             | Self::CreationRateLimit
+            | Self::HistoryNotKept
+            | Self::RestoreUnderWay
+            | Self::RestoresBusy
+            | Self::RestoreOutrun
+            | Self::RestoreTooLarge
             | Self::KvKeyNotFound
             | Self::RunnerConfigNotFound
             | Self::ServerlessPoolNotFound
             | Self::StoreFull
             | Self::StoreReadOnly
+            | Self::StoreDamaged
             | Self::Internal => Vec::new(),
         };
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
@@ -269,14 +320,21 @@ impl From<store::StoreError> for ApiError {
             return Self::StoreReadOnly;
         }
         tracing::error!(%error, "the store failed");
-        Self::Internal
+        if matches!(error, store::StoreError::Damaged { .. }) { Self::StoreDamaged } else { Self::Internal }
     }
 }
 
 impl From<crate::records::CorruptRow> for ApiError {
     fn from(error: crate::records::CorruptRow) -> Self {
         tracing::error!(%error, "the store holds a row that cannot be read");
-        Self::Internal
+        Self::StoreDamaged
+    }
+}
+
+impl From<actor_data::Damaged> for ApiError {
+    fn from(error: actor_data::Damaged) -> Self {
+        tracing::error!(%error, "the store holds a row that cannot be read");
+        Self::StoreDamaged
     }
 }
 
@@ -286,10 +344,7 @@ impl From<actor_data::KvError> for ApiError {
         match error {
             KvError::NoActor | KvError::NotCurrent { .. } => Self::ActorNotFound,
             KvError::Store(error) => error.into(),
-            KvError::Damaged(error) => {
-                tracing::error!(%error, "the store holds a row that cannot be read");
-                Self::Internal
-            }
+            KvError::Damaged(error) => error.into(),
             KvError::TooManyKeys
             | KvError::TooManyEntries
             | KvError::LengthMismatch
@@ -301,6 +356,27 @@ impl From<actor_data::KvError> for ApiError {
             | KvError::ValueTooLarge
             | KvError::QuotaExceeded
             | KvError::ListTooLarge => Self::BadRequest { reason: error.to_string() },
+        }
+    }
+}
+
+impl From<actor_data::HistoryError> for ApiError {
+    fn from(error: actor_data::HistoryError) -> Self {
+        use actor_data::HistoryError;
+        match error {
+            HistoryError::NoActor => Self::ActorNotFound,
+            HistoryError::NotKept => Self::HistoryNotKept,
+            HistoryError::TooEarly { since } => Self::HistoryTooShort { since },
+            HistoryError::UnderWay => Self::RestoreUnderWay,
+            HistoryError::Busy => Self::RestoresBusy,
+            HistoryError::Outrun => Self::RestoreOutrun,
+            HistoryError::QuotaExceeded => Self::RestoreTooLarge,
+            HistoryError::Store(error) => error.into(),
+            HistoryError::Damaged(error) => error.into(),
+            HistoryError::Upkeep(_) | HistoryError::Interrupted => {
+                tracing::error!(%error, "the history of an actor's database cannot be used");
+                Self::Internal
+            }
         }
     }
 }

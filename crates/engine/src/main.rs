@@ -3,16 +3,21 @@
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
 use engine::Engine;
 use engine::commands::{self, Done};
 use engine::config::{
-    Cli, Command, Config, ConfigError, DataTask, Durability, IneffectiveClass, Loaded, Sources, Start, load, read_sources,
+    Cli, Command, Config, ConfigError, DataTask, Durability, IneffectiveClass, Loaded, RemoteRequest, Sources, Start, load,
+    read_sources,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// Of each thread, in bytes. Twice what SQLite needs on the threads that execute statements.
+const STACK_BYTES: usize = 2 * sqlite_vfs::STACK_BYTES;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,6 +34,10 @@ fn main() -> ExitCode {
         },
         Command::Data { config_paths, task } => match load_config(&Start { config_paths, host: None }) {
             Ok(loaded) => work(&loaded.config, task),
+            Err(error) => failed(error.code(), &error),
+        },
+        Command::Remote { config_paths, request } => match load_config(&Start { config_paths, host: None }) {
+            Ok(loaded) => ask(&loaded.config, request),
             Err(error) => failed(error.code(), &error),
         },
         Command::ShowConfig { config_paths } => {
@@ -71,6 +80,17 @@ fn work(config: &Config, task: DataTask) -> ExitCode {
     }
 }
 
+fn ask(config: &Config, request: RemoteRequest) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed("runtime.start", &error),
+    };
+    match runtime.block_on(commands::ask(config, request, &mut std::io::stdout())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error.code(), &error),
+    }
+}
+
 fn say(text: &str) {
     // Whoever closes stdout does not want to read it; the engine goes on.
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -91,7 +111,9 @@ fn run(loaded: Loaded) -> ExitCode {
             IneffectiveClass::NoSuchMechanism => tracing::debug!(key, %origin, reason, "configured without effect"),
         }
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(worker_threads()).enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(worker_threads()).thread_stack_size(STACK_BYTES).enable_all();
+    let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(error) => return failed("runtime.start", &error),
     };
@@ -141,19 +163,25 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::select! {
         () = signals.next() => {}
         error = engine.failed() => {
-            engine.abandon().await;
+            // A thread may hang on the very disk that has failed.
+            stop(engine.abandon(), force_after, &mut signals).await;
             let failure = anyhow::anyhow!("{error}; nothing is acknowledged any more, so the engine ends");
             return Err(Failure { code: format!("store.{}", error.code()), error: failure });
         }
     }
     say("rivet-engine stops: open requests finish first; a second signal ends them.");
+    stop(engine.shutdown(), force_after, &mut signals).await;
+    Ok(())
+}
+
+/// Waits for the end of an engine, but not for ever.
+async fn stop(end: impl Future<Output = ()>, force_after: Duration, signals: &mut Signals) {
     tokio::select! {
-        () = engine.shutdown() => {}
+        () = end => {}
         () = tokio::time::sleep(force_after) => tracing::warn!("forced shutdown"),
         // Somebody is impatient.
         () = signals.next() => {}
     }
-    Ok(())
 }
 
 /// An address that an app on this machine can use: "all interfaces" is none.

@@ -297,10 +297,17 @@ pub const REMOTE_SQL_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A database without open transaction is closed after this time without a statement. Default of
 /// `sqlite.remote_idle_timeout_ms`.
 pub const REMOTE_SQL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of memory for SQL that the engine executes: caches, sorts and results of statements; and as much again for what open
-/// transactions have changed, which goes to the disk beyond that. Default of `sqlite.remote_memory_max_size`.
+/// One with an open transaction, whose instance must then end: twice the time that an SDK gives its transactions
+/// (`spec/storage.md` 11.2). Default of `sqlite.remote_transaction_idle_timeout_ms`.
+pub const REMOTE_SQL_TRANSACTION_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bytes of memory for SQL that the engine executes: for SQLite itself; as much again for what open transactions have
+/// changed, temporary tables and sorts, which go to the disk beyond that; and again for results that are not sent yet. Default
+/// of `sqlite.remote_memory_max_size`.
 pub const REMOTE_SQL_MEMORY_MAX_BYTES: u64 = 1024 * MIB as u64;
-/// The same for one transaction, in bytes.
+/// What transactions, temporary tables and sorts put aside in files for lack of memory, in bytes; one database half of it.
+/// Default of `sqlite.remote_disk_max_size`.
+pub const REMOTE_SQL_ASIDE_MAX_BYTES: u64 = 32 * 1024 * MIB as u64;
+/// Memory for one transaction, temporary tables and sorts together, in bytes.
 pub const REMOTE_SQL_TRANSACTION_MEMORY_BYTES: u64 = 64 * MIB as u64;
 /// Pages that one open database keeps, in bytes.
 pub const REMOTE_SQL_CACHE_BYTES: usize = 4 * MIB;
@@ -313,6 +320,20 @@ pub const REMOTE_SQL_RESULT_MAX_BYTES: usize = 64 * MIB;
 /// An answer above this size, in bytes, is encoded by the thread that executed the statement, because it would keep others
 /// waiting who share the connection's thread.
 pub const REMOTE_SQL_INLINE_ANSWER_MAX_BYTES: usize = 64 * KIB;
+
+// ---- History of actors' databases (`docs/operations.md`)
+
+/// How often history that is older than its window is looked for, of actors that do not write.
+pub const PRUNE_HISTORY_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// A call that restores an actor answers after this even if the actor's end could not be stored yet, so that its old instance
+/// still takes requests; `restore_answer_timeout`.
+pub const RESTORE_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a restored or copied database remembers of its alarm is to be forgotten within this time; otherwise it stays, and a
+/// schedule in it may be late.
+pub const FORGET_ALARM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Within this time an engine must have answered a command of `rivet-engine` that it is asked to carry out, as
+/// `remote_command_timeout`; restoring or copying a large database takes a while.
+pub const REMOTE_COMMAND_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 // ---- Endpoints of serverless pools
 

@@ -51,7 +51,7 @@ struct NoFields {}
 
 /// An actor as lists show it, with what is wrong and what it waits for. The second is not in the published engine's answer;
 /// its clients pass over it.
-fn shown(context: &ApiContext, stored: &StoredActor) -> Value {
+pub(super) fn shown(context: &ApiContext, stored: &StoredActor) -> Value {
     let mut actor = shown_state(context, &stored.record);
     if let Some(error) = context.scheduler.error_of(&stored.record) {
         actor["error"] = shown_error(&error);
@@ -262,8 +262,8 @@ async fn find_or_create(context: &ApiContext, new: NewActor, key: &str) -> Resul
     Ok(Found::Existing(context.scheduler.actor(namespace, existing).await?))
 }
 
-/// What the three calls on one actor begin with.
-async fn addressed(
+/// What the calls on one actor begin with.
+pub(super) async fn addressed(
     context: &ApiContext,
     actor_id: &str,
     query: Option<String>,

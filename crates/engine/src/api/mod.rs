@@ -2,6 +2,7 @@
 
 mod actors;
 mod cors;
+mod history;
 mod hosts;
 mod namespaces;
 mod pools;
@@ -61,6 +62,9 @@ pub(crate) fn router(context: Arc<ApiContext>) -> Router {
         .route("/actors/{actor_id}/sleep", post(actors::sleep))
         .route("/actors/{actor_id}/reschedule", post(actors::reschedule))
         .route("/actors/{actor_id}/kv/keys/{key}", get(actors::kv_get))
+        .route("/actors/{actor_id}/history", get(history::show))
+        .route("/actors/{actor_id}/restore", post(history::restore))
+        .route("/actors/{actor_id}/fork", post(history::fork))
         .route("/envoys", get(hosts::envoys))
         .route("/runners", get(hosts::runners))
         .route("/runners/names", get(hosts::runner_names))

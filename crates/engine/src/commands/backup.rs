@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use store::{CopyError, ReadOnly, restore_backup};
+use store::{ReadOnly, restore_backup, verify_backup};
 
 use super::{CommandError, Done, check, size};
 use crate::clock::Clock;
@@ -19,10 +19,8 @@ pub(super) fn back_up(data: &Path, folder: &Path, out: &mut dyn Write) -> Result
 
 /// Fills a data folder from a backup in which there is no damage.
 pub(super) fn restore(folder: &Path, data: &Path, even_if_damaged: bool, out: &mut dyn Write) -> Result<Done, CommandError> {
+    verify_backup(folder)?;
     let backup = ReadOnly::open(folder)?;
-    if backup.backup().is_none() {
-        return Err(CopyError::NotABackup { path: folder.to_owned() }.into());
-    }
     let found = check::look(&backup)?;
     if !found.is_clean() {
         found.tell(out)?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use actor_data::export::{self, ExportError, Exported};
 use protocol::id::ActorId;
@@ -20,19 +20,27 @@ pub(super) fn run(data: &Path, actor: &str, file: &Path, out: &mut dyn Write) ->
     // Under another name until it is complete.
     let mut partial = file.as_os_str().to_owned();
     partial.push(".partial");
-    let exported = store.snapshot(|explorer| {
-        let mut writer = BufWriter::new(File::create(&partial)?);
-        let exported = export::database(explorer, id, &mut writer)?;
-        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&partial, file)?;
-        Ok::<_, ExportError>(exported)
-    })?;
-    let Exported { head, pages } = exported.inspect_err(|_| {
-        // It may not be there at all.
+    let partial = PathBuf::from(partial);
+    let created = match File::create_new(&partial) {
+        Ok(created) => created,
+        // Somebody's file, another export that runs, or what an export that was killed has left.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(CommandError::FileExists { path: partial }),
+        Err(error) => return Err(ExportError::Write(error).into()),
+    };
+    let Exported { head, pages } = write(&store, id, created, &partial, file).inspect_err(|_| {
+        // Nobody takes what is left for a database.
         let _ = fs::remove_file(&partial);
     })?;
     writeln!(out, "Wrote {pages} pages, as of commit {head}, to {}.", file.display())?;
     Ok(Done::Well)
+}
+
+fn write(store: &ReadOnly, id: ActorId, created: File, partial: &Path, file: &Path) -> Result<Exported, CommandError> {
+    let mut writer = BufWriter::new(created);
+    let exported = store.snapshot(|explorer| export::database(explorer, id, &mut writer))??;
+    let written = writer.into_inner().map_err(io::IntoInnerError::into_error);
+    written.and_then(|written| written.sync_all()).and_then(|()| fs::rename(partial, file)).map_err(ExportError::Write)?;
+    Ok(exported)
 }
 
 /// A stable name of why an export came to nothing.

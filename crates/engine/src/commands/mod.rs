@@ -1,11 +1,13 @@
-//! What `rivet-engine` does with a data folder besides serving it: backup, restore, check, export.
+//! What `rivet-engine` does with a data folder besides serving it: backup, restore, check, export; and what it asks of an engine
+//! that runs (`remote`).
 //!
-//! All of it reads the files, so none of it needs an engine that runs, and all but the restore work beside one: each sees one
+//! All of the former reads the files, so none of it needs an engine that runs, and all but the restore work beside one: each sees one
 //! state of the store, with everything that was durable when it began.
 
 mod backup;
 mod check;
 mod export;
+mod remote;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use actor_data::export::ExportError;
 use protocol::id::ParseIdError;
 use store::{CopyError, StoreError};
 
+pub use self::remote::{RemoteError, ask};
 use crate::config::{Config, DataTask, Database};
 
 /// How a command went that could be carried out.

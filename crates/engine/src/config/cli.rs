@@ -4,6 +4,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use super::time;
+
 /// What `--version` prints after the name: our version, and the release of the reference whose clients we serve.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (compatible with rivet 2.3.19)");
 
@@ -132,6 +134,57 @@ struct ActorArgs {
 enum ActorCommands {
     /// Write the SQLite database of an actor to a file, also while the engine serves
     Export(ExportArgs),
+    /// Ask a running engine to put an actor's database back to an earlier time, and to start the actor anew
+    Restore(ActorRestoreArgs),
+    /// Ask a running engine for a new actor with the data of another one
+    Fork(ActorForkArgs),
+}
+
+#[derive(Debug, Args)]
+struct EngineArgs {
+    /// Address of the engine; the one in the configuration if not given
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// Its admin token; the one in the configuration if not given
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Namespace of the actor
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    namespace: String,
+}
+
+#[derive(Debug, Args)]
+struct ActorRestoreArgs {
+    #[command(flatten)]
+    config: ConfigPaths,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Id of the actor
+    #[arg(value_name = "ACTOR_ID")]
+    actor: String,
+    /// What the database was at this time: like 2026-11-21T19:38:24.5Z, or in milliseconds since 1970
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    at: i64,
+}
+
+#[derive(Debug, Args)]
+struct ActorForkArgs {
+    #[command(flatten)]
+    config: ConfigPaths,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Id of the actor to copy
+    #[arg(value_name = "ACTOR_ID")]
+    actor: String,
+    /// Key of the new actor, as the management API takes it
+    #[arg(long, value_name = "KEY")]
+    key: String,
+    /// Name of the new actor; that of the other one if not given
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// With the database of this time: like 2026-11-21T19:38:24.5Z, or in milliseconds since 1970; as it is if not given
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    at: Option<i64>,
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +215,47 @@ pub enum Command {
         config_paths: Vec<PathBuf>,
         /// What.
         task: DataTask,
+    },
+    /// Ask a running engine for something.
+    Remote {
+        /// As given with `--config`, in order: where the engine is, if the request does not say.
+        config_paths: Vec<PathBuf>,
+        /// What.
+        request: RemoteRequest,
+    },
+}
+
+/// What a running engine is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RemoteRequest {
+    /// Where it is; none: where the configuration says.
+    pub endpoint: Option<String>,
+    /// Admin token; none: that of the configuration.
+    pub token: Option<String>,
+    /// Name of the actor's namespace.
+    pub namespace: String,
+    /// Id of the actor, as given.
+    pub actor: String,
+    /// What is to be done with the actor.
+    pub task: RemoteTask,
+}
+
+/// What a running engine is to do with an actor.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RemoteTask {
+    /// Put its database back to a time, in epoch milliseconds.
+    Restore {
+        /// The time.
+        at: i64,
+    },
+    /// Make another one with its data.
+    Fork {
+        /// Key of the new one.
+        key: String,
+        /// Name of the new one; none: the same.
+        name: Option<String>,
+        /// What its database is to be: as it was at a time in epoch milliseconds, or as it is.
+        at: Option<i64>,
     },
 }
 
@@ -215,6 +309,24 @@ pub struct UnknownService {
     pub name: String,
 }
 
+impl ActorCommands {
+    fn into_command(self, mut config_paths: Vec<PathBuf>) -> Command {
+        let (config, engine, actor, task) = match self {
+            Self::Export(ExportArgs { config, actor, file }) => {
+                config_paths.extend(config.paths);
+                return Command::Data { config_paths, task: DataTask::Export { actor, file } };
+            }
+            Self::Restore(ActorRestoreArgs { config, engine, actor, at }) => (config, engine, actor, RemoteTask::Restore { at }),
+            Self::Fork(ActorForkArgs { config, engine, actor, key, name, at }) => {
+                (config, engine, actor, RemoteTask::Fork { key, name, at })
+            }
+        };
+        config_paths.extend(config.paths);
+        let EngineArgs { endpoint, token, namespace } = engine;
+        Command::Remote { config_paths, request: RemoteRequest { endpoint, token, namespace, actor, task } }
+    }
+}
+
 impl Cli {
     /// What the command line asks for. Get the `Cli` from [`clap::Parser::parse`], which answers `--help`, `--version`
     /// and usage errors (exit code 2) by itself.
@@ -250,10 +362,9 @@ impl Cli {
                 config_paths.extend(config.paths);
                 Ok(Command::Data { config_paths, task: DataTask::Check { folder, here, json } })
             }
-            Subcommands::Actor(ActorArgs { config, command: ActorCommands::Export(export) }) => {
+            Subcommands::Actor(ActorArgs { config, command }) => {
                 config_paths.extend(config.paths);
-                config_paths.extend(export.config.paths);
-                Ok(Command::Data { config_paths, task: DataTask::Export { actor: export.actor, file: export.file } })
+                Ok(command.into_command(config_paths))
             }
         }
     }

@@ -23,6 +23,7 @@ mod shell;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod time;
 mod topology;
 mod tree;
 mod validate;
@@ -33,7 +34,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    cli::{Cli, Command, DataTask, Start, UnknownService},
+    cli::{Cli, Command, DataTask, RemoteRequest, RemoteTask, Start, UnknownService},
     error::{ConfigError, Origin},
     guard::{Guard, Https, RateLimit, Tls},
     ineffective::{Ineffective, IneffectiveClass},

@@ -121,13 +121,19 @@ pub struct Sqlite {
     pub remote_max_sessions: u64,
     /// Statements that the engine executes at once; 1 to 400.
     pub remote_threads: u64,
-    /// Bytes of memory that they may all use together: caches, sorts and results of statements; and as much again for what open
-    /// transactions have changed, which goes into the data folder beyond that. At least 16 MiB.
+    /// Bytes of memory that SQLite may use for all of them together; as much again for what open transactions have changed,
+    /// temporary tables and sorts, which go into the data folder beyond that; and again for results that are not sent yet. At
+    /// least 16 MiB.
     pub remote_memory_max_size: u64,
+    /// Bytes that transactions, temporary tables and sorts may put aside in the data folder for lack of memory, all together;
+    /// one database may have half of it. At least 16 MiB.
+    pub remote_disk_max_size: u64,
     /// From the arrival of a statement to its end; at least 1 ms. Hosts wait for about 30 s.
     pub remote_statement_timeout_ms: Millis,
     /// A database without open transaction is closed after this time without a statement; at least 1 ms.
     pub remote_idle_timeout_ms: Millis,
+    /// A transaction is rolled back after this time without a statement, and its instance ends; at least 1 ms.
+    pub remote_transaction_idle_timeout_ms: Millis,
 
     /// The history of databases.
     pub pitr: Pitr,
@@ -160,8 +166,10 @@ impl Default for Sqlite {
             remote_max_sessions: limits::REMOTE_SQL_SESSIONS_MAX,
             remote_threads: limits::REMOTE_SQL_THREADS,
             remote_memory_max_size: limits::REMOTE_SQL_MEMORY_MAX_BYTES,
+            remote_disk_max_size: limits::REMOTE_SQL_ASIDE_MAX_BYTES,
             remote_statement_timeout_ms: Millis::of(limits::REMOTE_SQL_STATEMENT_TIMEOUT),
             remote_idle_timeout_ms: Millis::of(limits::REMOTE_SQL_IDLE_TIMEOUT),
+            remote_transaction_idle_timeout_ms: Millis::of(limits::REMOTE_SQL_TRANSACTION_IDLE_TIMEOUT),
             pitr: Pitr::default(),
             compaction_write_bytes_per_second: None,
             compaction_read_bytes_per_second: None,

@@ -70,8 +70,10 @@ fn check_sqlite(sqlite: &Sqlite) -> Result<(), Violation> {
         ("remote_max_sessions", sqlite.remote_max_sessions, 1..=REMOTE_SESSIONS_MAX),
         ("remote_threads", sqlite.remote_threads, 1..=REMOTE_THREADS_MAX),
         ("remote_memory_max_size", sqlite.remote_memory_max_size, REMOTE_MEMORY_MIN_BYTES..=u64::MAX),
+        ("remote_disk_max_size", sqlite.remote_disk_max_size, REMOTE_MEMORY_MIN_BYTES..=u64::MAX),
         ("remote_statement_timeout_ms", sqlite.remote_statement_timeout_ms.count(), 1..=u64::MAX),
         ("remote_idle_timeout_ms", sqlite.remote_idle_timeout_ms.count(), 1..=u64::MAX),
+        ("remote_transaction_idle_timeout_ms", sqlite.remote_transaction_idle_timeout_ms.count(), 1..=u64::MAX),
     ];
     for (key, value, range) in ranges {
         require_range(value, range, &format!("sqlite.{key}"))?;

@@ -25,6 +25,7 @@ use super::access::{Access, AccessDenied};
 use super::error::EnvoyClose;
 use super::params::{self, ConnectParams};
 use super::storage::{StorageLanes, StorageRequest};
+use super::storage_metrics::StorageMetrics;
 use super::{events, pump, writer};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -44,6 +45,7 @@ pub(crate) struct EnvoyContext {
     pub(crate) tunnels: Tunnels,
     pub(crate) data: ActorData,
     pub(crate) sql: RemoteSql,
+    pub(crate) storage_metrics: Arc<StorageMetrics>,
     pub(crate) access: Access,
     pub(crate) clock: Clock,
     pub(crate) randomness: Randomness,
@@ -309,6 +311,7 @@ impl Connection {
 
     /// Hands a frame on. One that cannot be decoded is logged and skipped: the connection carries many actors.
     async fn handle(&self, frame: Bytes) -> Result<(), EnvoyClose> {
+        let frame_bytes = frame.len();
         let message = match ToRivet::decode(frame, self.link.protocol_version()) {
             Ok(message) => message,
             Err(error) => {
@@ -326,31 +329,31 @@ impl Connection {
             ToRivet::AckCommands(acks) => events::command_acks(&self.context.scheduler, &self.host, acks).await?,
             ToRivet::Stopping => self.context.scheduler.host_stopping(&self.host),
             ToRivet::Metadata(metadata) => self.metadata(metadata).await,
-            ToRivet::KvRequest(request) => self.storage.push(StorageRequest::Kv(request)).await,
+            ToRivet::KvRequest(request) => self.storage.push(StorageRequest::Kv(request), frame_bytes).await,
             ToRivet::SqliteGetPages { request_id, data } => {
-                self.storage.push(StorageRequest::GetPages(request_id, data)).await;
+                self.storage.push(StorageRequest::GetPages(request_id, data), frame_bytes).await;
             }
             ToRivet::SqliteCommit { request_id, data } => {
-                self.storage.push(StorageRequest::Commit(request_id, data)).await;
+                self.storage.push(StorageRequest::Commit(request_id, data), frame_bytes).await;
             }
             ToRivet::SqliteCommitStageBegin { request_id, data } => {
-                self.storage.push(StorageRequest::StageBegin(request_id, data)).await;
+                self.storage.push(StorageRequest::StageBegin(request_id, data), frame_bytes).await;
             }
             ToRivet::SqliteCommitStageSegment { request_id, data } => {
-                self.storage.push(StorageRequest::StageSegment(request_id, data)).await;
+                self.storage.push(StorageRequest::StageSegment(request_id, data), frame_bytes).await;
             }
             ToRivet::SqliteCommitFinalize { request_id, data } => {
-                self.storage.push(StorageRequest::Finalize(request_id, data)).await;
+                self.storage.push(StorageRequest::Finalize(request_id, data), frame_bytes).await;
             }
-            ToRivet::SqliteExec { request_id, data } => self.sql(request_id, SqlWork::Exec(data)).await,
-            ToRivet::SqliteExecute { request_id, data } => self.sql(request_id, SqlWork::Execute(data)).await,
-            ToRivet::SqliteExecuteBatch { request_id, data } => self.sql(request_id, SqlWork::Batch(data)).await,
+            ToRivet::SqliteExec { request_id, data } => self.sql(request_id, SqlWork::Exec(data), frame_bytes).await,
+            ToRivet::SqliteExecute { request_id, data } => self.sql(request_id, SqlWork::Execute(data), frame_bytes).await,
+            ToRivet::SqliteExecuteBatch { request_id, data } => self.sql(request_id, SqlWork::Batch(data), frame_bytes).await,
         }
         Ok(())
     }
 
-    async fn sql(&self, request_id: u32, work: SqlWork) {
-        self.storage.push(StorageRequest::Sql(SqlRequest { request_id, work })).await;
+    async fn sql(&self, request_id: u32, work: SqlWork, frame_bytes: usize) {
+        self.storage.push(StorageRequest::Sql(SqlRequest { request_id, work }), frame_bytes).await;
     }
 
     async fn metadata(&self, metadata: ToRivetMetadata) {

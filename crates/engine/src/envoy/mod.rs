@@ -12,6 +12,7 @@ mod pump;
 #[cfg(feature = "simulation")]
 mod simulated;
 mod storage;
+mod storage_metrics;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -22,3 +23,4 @@ pub(crate) use connection::{EnvoyContext, accept};
 pub use simulated::{FromEngine, HostEnd};
 #[cfg(feature = "simulation")]
 pub(crate) use simulated::{believe_blindly, connect, start_command};
+pub(crate) use storage_metrics::StorageMetrics;

@@ -1,14 +1,16 @@
 //! Storage requests of hosts: one after another per actor, different actors side by side (`spec/storage.md` 2.4). SQL that is
-//! executed here has a lane of its own beside that of pages and key-value data, because a statement may take long.
+//! executed here has a lane of its own beside that of pages and key-value data, because a statement may take long. These two
+//! share one: what a host has seen of its commits is judged by the order of its requests, and a lane per actor is where turns
+//! over several connections are taken (`hosts::turns`).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use actor_data::ActorData;
+use actor_data::{ActorData, Caller};
 use parking_lot::Mutex;
 use protocol::envoy::{
     KvRequestData, KvResponseData, SqliteCommitFinalizeRequest, SqliteCommitRequest, SqliteCommitStageBeginRequest,
-    SqliteCommitStageSegmentRequest, SqliteDirtyPage, SqliteErrorResponse, SqliteGetPagesRequest, ToEnvoy, ToRivetKvRequest,
+    SqliteCommitStageSegmentRequest, SqliteErrorResponse, SqliteGetPagesRequest, ToEnvoy, ToRivetKvRequest,
 };
 use protocol::id::ActorId;
 use protocol::limits;
@@ -16,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::connection::EnvoyContext;
+use super::storage_metrics::StorageMetrics;
 use crate::scheduler::Scheduler;
 use crate::sql::{RemoteSql, SqlAnswer, SqlCaller, SqlReply, SqlRequest};
 
@@ -50,6 +53,7 @@ struct Shared {
     sql: RemoteSql,
     scheduler: Scheduler,
     caller: SqlCaller,
+    metrics: Arc<StorageMetrics>,
     /// An entry means that its lane runs; the queue holds what waits for it.
     lanes: Mutex<HashMap<(ActorId, Family), VecDeque<Job>>>,
 }
@@ -58,12 +62,14 @@ struct Job {
     request: StorageRequest,
     /// What the host ran when the request came: a later generation must not do what an earlier one asked for.
     assigned: Option<u32>,
+    arrived: Instant,
     /// By when SQL must have been executed.
     deadline: Instant,
     _budget: Option<OwnedSemaphorePermit>,
 }
 
 const BUDGET_UNIT_BYTES: usize = limits::KIB;
+const BUDGET_UNITS: usize = limits::STORAGE_QUEUE_MAX_BYTES / BUDGET_UNIT_BYTES;
 
 impl StorageLanes {
     pub(super) fn new(context: &EnvoyContext, caller: SqlCaller) -> Self {
@@ -72,14 +78,14 @@ impl StorageLanes {
             sql: context.sql.clone(),
             scheduler: context.scheduler.clone(),
             caller,
+            metrics: context.storage_metrics.clone(),
             lanes: Mutex::default(),
         };
-        let units = limits::STORAGE_QUEUE_MAX_BYTES / BUDGET_UNIT_BYTES;
-        Self { shared: Arc::new(shared), budget: Arc::new(Semaphore::new(units)) }
+        Self { shared: Arc::new(shared), budget: Arc::new(Semaphore::new(BUDGET_UNITS)) }
     }
 
-    /// Queues a request, waiting while too much waits already.
-    pub(super) async fn push(&self, request: StorageRequest) {
+    /// Queues a request that came in a frame of this size, waiting while too much waits already.
+    pub(super) async fn push(&self, request: StorageRequest, frame_bytes: usize) {
         let actor = match request.actor_id().parse::<ActorId>() {
             Ok(actor) => actor,
             Err(error) => {
@@ -93,11 +99,12 @@ impl StorageLanes {
         }
         let assigned = self.shared.caller.host.generation_of(actor);
         let lane = (actor, request.family());
+        let arrived = Instant::now();
         let deadline = self.shared.sql.deadline();
-        let units = request.payload_bytes().div_ceil(BUDGET_UNIT_BYTES).max(1) as u32;
+        let units = request.occupied_bytes(frame_bytes).div_ceil(BUDGET_UNIT_BYTES).clamp(1, BUDGET_UNITS) as u32;
         // The budget is never closed, so there always is a permit at some point.
         let budget = self.budget.clone().acquire_many_owned(units).await.ok();
-        let job = Job { request, assigned, deadline, _budget: budget };
+        let job = Job { request, assigned, arrived, deadline, _budget: budget };
         let mut lanes = self.shared.lanes.lock();
         match lanes.get_mut(&lane) {
             Some(waiting) => waiting.push_back(job),
@@ -146,9 +153,9 @@ async fn run_lane(shared: Arc<Shared>, lane: (ActorId, Family), first: Job) {
 impl Shared {
     /// Answers a request.
     async fn serve(&self, actor: ActorId, job: Job) {
-        let Job { request, assigned, deadline, _budget } = job;
+        let Job { request, assigned, arrived, deadline, _budget } = job;
         // A host whose connection broke goes on from what it was told over that one.
-        let session = Some(self.caller.link.session().0);
+        let caller = Caller::Host(self.caller.link.session().0);
         let answer = match request {
             StorageRequest::Sql(request) => {
                 let answer = self.sql.answer(&self.caller, actor, assigned, request, deadline).await;
@@ -163,40 +170,41 @@ impl Shared {
             }
             StorageRequest::GetPages(request_id, request) => {
                 let data = match foreign(assigned, request.expected_generation) {
-                    None => self.data.get_pages(actor, session, request).await,
+                    None => self.data.get_pages(actor, caller, request).await,
                     Some(refusal) => Err(refusal),
                 };
                 ToEnvoy::SqliteGetPages { request_id, data }
             }
             StorageRequest::Commit(request_id, request) => {
                 let data = match foreign(assigned, request.expected_generation) {
-                    None => self.data.commit(actor, session, request).await,
+                    None => self.data.commit(actor, caller, request).await,
                     Some(refusal) => Err(refusal),
                 };
                 ToEnvoy::SqliteCommit { request_id, data }
             }
             StorageRequest::StageBegin(request_id, request) => {
                 let data = match foreign(assigned, request.expected_generation) {
-                    None => self.data.stage_begin(actor, session, request).await,
+                    None => self.data.stage_begin(actor, caller, request).await,
                     Some(refusal) => Err(refusal),
                 };
                 ToEnvoy::SqliteCommitStageBegin { request_id, data }
             }
             StorageRequest::StageSegment(request_id, request) => {
                 let data = match foreign(assigned, request.expected_generation) {
-                    None => self.data.stage_segment(actor, session, request).await,
+                    None => self.data.stage_segment(actor, caller, request).await,
                     Some(refusal) => Err(refusal),
                 };
                 ToEnvoy::SqliteCommitStageSegment { request_id, data }
             }
             StorageRequest::Finalize(request_id, request) => {
                 let data = match foreign(assigned, request.expected_generation) {
-                    None => self.data.finalize(actor, session, request).await,
+                    None => self.data.finalize(actor, caller, request).await,
                     Some(refusal) => Err(refusal),
                 };
                 ToEnvoy::SqliteCommitFinalize { request_id, data }
             }
         };
+        self.metrics.answered(&answer, arrived.elapsed());
         self.reply(answer).await;
     }
 
@@ -207,7 +215,7 @@ impl Shared {
     }
 
     async fn reply_to_sql(&self, answer: SqlAnswer) {
-        let SqlAnswer { reply, turn: _turn } = answer;
+        let SqlAnswer { reply, turn: _turn, charge: _charge } = answer;
         let _ = match reply {
             SqlReply::Message(message, bytes) => self.caller.link.send(message, bytes).await,
             SqlReply::Frame(frame) => self.caller.link.send_frame(frame).await,
@@ -266,23 +274,23 @@ impl StorageRequest {
         generation.and_then(|generation| u32::try_from(generation).ok())
     }
 
-    fn payload_bytes(&self) -> usize {
-        let pages = |pages: &[SqliteDirtyPage]| pages.iter().map(|page| page.bytes.len()).sum();
-        match self {
+    /// Bytes that it occupies while it waits, at most. What a host sent as bytes stays in its frame; the lists are made anew.
+    fn occupied_bytes(&self, frame_bytes: usize) -> usize {
+        let lists = match self {
             Self::Kv(request) => match &request.data {
-                KvRequestData::Put { keys, values } => keys.iter().chain(values).map(bytes::Bytes::len).sum(),
-                KvRequestData::Get { .. }
-                | KvRequestData::List { .. }
-                | KvRequestData::Delete { .. }
-                | KvRequestData::DeleteRange { .. }
-                | KvRequestData::Drop => 0,
+                KvRequestData::Put { keys, values } => size_of_val(&keys[..]) + size_of_val(&values[..]),
+                KvRequestData::Get { keys } | KvRequestData::Delete { keys } => size_of_val(&keys[..]),
+                KvRequestData::List { .. } | KvRequestData::DeleteRange { .. } | KvRequestData::Drop => 0,
             },
-            Self::GetPages(_, request) => request.pgnos.len() * size_of::<u32>(),
-            Self::Commit(_, request) => pages(&request.dirty_pages),
-            Self::StageSegment(_, request) => pages(&request.dirty_pages),
-            Self::StageBegin(..) | Self::Finalize(..) => 0,
+            Self::GetPages(_, request) => size_of_val(&request.pgnos[..]),
+            Self::Commit(_, request) => size_of_val(&request.dirty_pages[..]),
+            Self::StageSegment(_, request) => size_of_val(&request.dirty_pages[..]),
+            Self::Finalize(_, request) => size_of_val(&request.segment_first_pgnos[..]),
+            Self::StageBegin(..) => 0,
+            // Texts are copied, too.
             Self::Sql(request) => request.payload_bytes(),
-        }
+        };
+        frame_bytes + lists
     }
 
     /// Answers a request whose actor id is none.
@@ -331,5 +339,38 @@ fn answer_bytes(answer: &ToEnvoy) -> usize {
         | ToEnvoy::SqliteExec { .. }
         | ToEnvoy::SqliteExecute { .. }
         | ToEnvoy::SqliteExecuteBatch { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn kv(data: KvRequestData) -> StorageRequest {
+        StorageRequest::Kv(ToRivetKvRequest { actor_id: String::new(), request_id: 1, data })
+    }
+
+    /// However it is made up, what waits is counted with all that it keeps in memory.
+    #[test]
+    fn frames_and_lists_are_counted() {
+        const FRAME_BYTES: usize = 60 * limits::MIB;
+        let one_long_key = kv(KvRequestData::Get { keys: vec![Bytes::new()] });
+        assert!(one_long_key.occupied_bytes(FRAME_BYTES) >= FRAME_BYTES);
+
+        let keys = || vec![Bytes::new(); 1 << 20];
+        let list_bytes = (1 << 20) * size_of::<Bytes>();
+        assert_eq!(kv(KvRequestData::Delete { keys: keys() }).occupied_bytes(5), 5 + list_bytes);
+        assert_eq!(kv(KvRequestData::Put { keys: keys(), values: keys() }).occupied_bytes(5), 5 + 2 * list_bytes);
+        let claim = SqliteCommitFinalizeRequest {
+            actor_id: String::new(),
+            expected_generation: None,
+            txid: 1,
+            new_db_size_pages: 1,
+            now_ms: 0,
+            segment_first_pgnos: vec![1; 1 << 20],
+        };
+        assert_eq!(StorageRequest::Finalize(1, claim).occupied_bytes(5), 5 + (1 << 20) * size_of::<u32>());
     }
 }

@@ -95,8 +95,12 @@ impl Scene {
 
     /// Asks for something that is answered as soon as it is read.
     fn ask(&self, request_id: u32) {
+        self.ask_about("nobody", request_id);
+    }
+
+    fn ask_about(&self, actor_id: &str, request_id: u32) {
         let data = KvRequestData::Get { keys: Vec::new() };
-        self.send(&ToRivet::KvRequest(ToRivetKvRequest { actor_id: "nobody".into(), request_id, data }));
+        self.send(&ToRivet::KvRequest(ToRivetKvRequest { actor_id: actor_id.to_owned(), request_id, data }));
     }
 
     /// When the next answer comes, counted from `began`, and to which request. Pings are answered on the way.
@@ -164,6 +168,21 @@ async fn pings_come_every_three_seconds_and_silence_ends_the_connection_in_time(
     assert_eq!(scene.ended().await, EnvoyClose::TimedOut);
     let silent_for = last.elapsed();
     assert!((Duration::from_secs(15)..Duration::from_secs(19)).contains(&silent_for), "{silent_for:?}");
+}
+
+/// What is under way for an old connection of the host holds up its actor, and no other.
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_its_turn_with_its_actor_and_others_do_not() {
+    let mut scene = Scene::new(Config::default()).await;
+    let began = Instant::now();
+    let [one, other] = [1, 2].map(|number| ActorId::from_parts([number; 16], 1));
+    let turns = scene.context.hosts.all()[0].turns.clone();
+    let turn = turns.take(one).await;
+    scene.ask_about(&one.to_string(), 1);
+    scene.ask_about(&other.to_string(), 2);
+    assert_eq!(scene.answered(began).await.0, 2);
+    drop(turn);
+    assert_eq!(scene.answered(began).await.0, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,13 +2,14 @@
 //! `decisions.md` 10).
 //!
 //! * `families`: how a family is written.
-//! * `gateway`, `listener`, `process`, `sql`: which families there are.
+//! * `gateway`, `listener`, `process`, `sql`, `storage`: which families there are.
 
 mod families;
 mod gateway;
 mod listener;
 mod process;
 mod sql;
+mod storage;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use store::Store;
 use subtle::ConstantTimeEq;
 
 use crate::config::Secret;
+use crate::envoy::StorageMetrics;
 use crate::hosts::Hosts;
 use crate::scheduler::Scheduler;
 use crate::sql::RemoteSql;
@@ -44,6 +46,7 @@ pub(crate) struct MetricsContext {
     pub(crate) tunnels: ::gateway::Tunnels,
     pub(crate) listener: Arc<ListenerMetrics>,
     pub(crate) store: Store,
+    pub(crate) storage: Arc<StorageMetrics>,
 }
 
 /// Answers every path with all metrics.
@@ -99,7 +102,7 @@ impl Collector for MetricsContext {
         let mut families = Families::new(encoder);
         self.encode_engine(&mut families)?;
         self.encode_tables(&mut families)?;
-        self.encode_store(&mut families)?;
+        storage::encode(&mut families, &self.storage, &self.store)?;
         self.listener.encode(&mut families)?;
         sql::encode(&mut families, self.sql.metrics())?;
         gateway::encode(&mut families, self.gateway.metrics())
@@ -130,15 +133,6 @@ impl MetricsContext {
         families.value("guard_in_flight_request_count", "Requests and WebSockets of clients that have a limit", in_flight)?;
         let refused = [("rate", admission.refused_by_rate), ("in_flight", admission.refused_by_in_flight)];
         families.counts("guard_admission_refused", "Requests refused for what their client did before", "limit", &refused)
-    }
-}
-
-impl MetricsContext {
-    fn encode_store(&self, families: &mut Families<'_>) -> fmt::Result {
-        let trouble = self.store.trouble();
-        let reasons = ["full", "read_only", "failed", "damaged"];
-        let refuses = reasons.map(|code| (code, u64::from(trouble.as_ref().is_some_and(|trouble| trouble.code() == code))));
-        families.values("store_refuses_writes", "1 while the store refuses writes for this reason", "reason", &refuses)
     }
 }
 

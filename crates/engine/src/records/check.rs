@@ -276,14 +276,14 @@ mod tests {
     async fn store() -> Store {
         let store = Store::memory();
         let before = actor(1, Phase::Running { host: EnvoyKey::new("host") });
-        store.write(creation(&before, Some("input".into()))).await.unwrap();
+        store.write(creation(&before, Some("input".into()), 0)).await.unwrap();
         let mut after = before.clone();
         after.record.phase = Phase::Destroyed;
         after.record.destroy_ts = Some(9);
-        let Change::Durable(batch) = change(&before, &after) else { panic!("a destruction is durable") };
+        let Change::Durable(batch) = change(&before, &after, 0) else { panic!("a destruction is durable") };
         store.write(batch).await.unwrap();
         let live = actor(2, Phase::Reallocating { retry_at: 1_000 });
-        store.write(creation(&live, Some("input".into()))).await.unwrap();
+        store.write(creation(&live, Some("input".into()), 0)).await.unwrap();
         let namespace = Namespace {
             namespace_id: NamespaceId::from_parts(NAMESPACE, 1),
             name: "default".into(),

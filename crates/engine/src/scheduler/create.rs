@@ -43,8 +43,7 @@ impl Scheduler {
     ///
     /// A caller that goes away changes nothing: what has been committed is acted upon all the same.
     pub(crate) async fn create(&self, new: NewActor) -> Result<Created, ApiError> {
-        check(&new)?;
-        self.check_pool(&new.namespace, &new.pool)?;
+        self.check(&new)?;
         if !self.0.creation_limit.take(new.namespace.namespace_id, self.0.clock.now()) {
             return Err(ApiError::CreationRateLimit);
         }
@@ -54,18 +53,11 @@ impl Scheduler {
     }
 
     async fn create_claimed(&self, new: NewActor) -> Result<Created, ApiError> {
-        let identity = Identity {
-            actor_id: self.0.randomness.id(self.0.config.datacenter_label),
-            namespace_id: new.namespace.namespace_id,
-            name: new.name,
-            key: new.key,
-            pool: new.pool,
-            create_ts: self.next_create_ts(),
-        };
-        let unborn = ActorRecord::new(identity);
+        let input = new.input.clone();
+        let unborn = ActorRecord::new(self.identity(self.new_id(), new));
         // Others learn the id from the commit. What they ask for waits in the lane until the creation has been acted upon.
         let cell = self.enter(unborn.identity.actor_id, ActorCell::claim);
-        let created = self.commit_and_perform(&cell, unborn, new.input).await;
+        let created = self.commit_and_perform(&cell, unborn, input).await;
         tokio::spawn(lane::run(self.clone(), cell));
         created
     }
@@ -80,9 +72,8 @@ impl Scheduler {
         };
         let first = step(&unborn, &Input::Wake, &world);
         let stored = StoredActor { record: first.record, has_input: input.is_some() };
-        let batch = persist::creation(&stored, input);
-        let epoch = self.0.keys.epoch();
-        match self.insert_unless_taken(&stored.record, batch).await {
+        let batch = persist::creation(&stored, input, self.retention_s(&stored.record.identity));
+        match self.insert(&stored.record.identity, batch).await {
             Ok(None) => {}
             Ok(Some(existing)) => {
                 self.return_offer(&offer, &unborn.identity, false);
@@ -94,17 +85,42 @@ impl Scheduler {
             }
         }
         let stored = Arc::new(stored);
-        if let Some(key) = &stored.record.identity.key {
-            let identity = &stored.record.identity;
-            self.0.keys.insert(epoch, identity.namespace_id, &identity.name, key, identity.actor_id);
-        }
         let consequences = Consequences { commands: first.commands, ..Consequences::default() };
         self.perform(cell, &unborn, stored.clone(), consequences);
         Ok(Created::New(stored))
     }
 
-    async fn insert_unless_taken(&self, record: &ActorRecord, batch: store::Batch) -> Result<Option<ActorId>, ApiError> {
-        let identity = &record.identity;
+    /// An id for a new actor.
+    pub(super) fn new_id(&self) -> ActorId {
+        self.0.randomness.id(self.0.config.datacenter_label)
+    }
+
+    /// Of an actor that is created now.
+    pub(super) fn identity(&self, actor_id: ActorId, new: NewActor) -> Identity {
+        Identity {
+            actor_id,
+            namespace_id: new.namespace.namespace_id,
+            name: new.name,
+            key: new.key,
+            pool: new.pool,
+            create_ts: self.next_create_ts(),
+        }
+    }
+
+    /// Stores a new actor, and remembers who has its key. If that is another one already, nothing is stored, and the answer is
+    /// who.
+    pub(super) async fn insert(&self, identity: &Identity, batch: store::Batch) -> Result<Option<ActorId>, ApiError> {
+        let epoch = self.0.keys.epoch();
+        let holder = self.insert_unless_taken(identity, batch).await?;
+        if holder.is_none()
+            && let Some(key) = &identity.key
+        {
+            self.0.keys.insert(epoch, identity.namespace_id, &identity.name, key, identity.actor_id);
+        }
+        Ok(holder)
+    }
+
+    async fn insert_unless_taken(&self, identity: &Identity, batch: store::Batch) -> Result<Option<ActorId>, ApiError> {
         let key = identity.key.as_ref().map(|key| actor_index::by_key(identity.namespace_id, &identity.name, key));
         let Some(key) = key else {
             self.0.store.write(batch).await?;
@@ -121,6 +137,12 @@ impl Scheduler {
         Ok(holder.map(|holder| actor_index::holder(&holder)).transpose()?)
     }
 
+    /// Whether an actor may be created like this: the limits of `spec/scheduling.md` 2.1, and its pool.
+    pub(super) fn check(&self, new: &NewActor) -> Result<(), ApiError> {
+        check(new)?;
+        self.check_pool(&new.namespace, &new.pool)
+    }
+
     /// Fails when a pool has no configuration.
     pub(crate) fn check_pool(&self, namespace: &Namespace, pool: &str) -> Result<(), ApiError> {
         match self.0.catalog.pool(namespace.namespace_id, pool) {
@@ -130,7 +152,7 @@ impl Scheduler {
     }
 
     /// The present time, moved on by a millisecond as often as needed to be unique.
-    fn next_create_ts(&self) -> Ts {
+    pub(super) fn next_create_ts(&self) -> Ts {
         let now = self.0.clock.now();
         let after = |last: Ts| Some(now.max(last + 1));
         match self.0.last_create_ts.fetch_update(Ordering::AcqRel, Ordering::Acquire, after) {

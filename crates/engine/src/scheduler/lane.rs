@@ -93,7 +93,9 @@ fn inputs_of(work: VecDeque<Work>) -> Vec<Input> {
 async fn process(scheduler: &Scheduler, cell: &ActorCell, inputs: Vec<Input>, stored: Arc<StoredActor>) {
     let Decided { record, consequences, taken } = decide(scheduler, &stored.record, &inputs);
     let after = Arc::new(StoredActor { record, has_input: stored.has_input });
-    let change = persist::change(&stored, &after);
+    let is_new_generation = after.record.generation != stored.record.generation;
+    let retention_s = if is_new_generation { scheduler.retention_s(&after.record.identity) } else { 0 };
+    let change = persist::change(&stored, &after, retention_s);
     let is_start = matches!(change, Change::Running(_));
     if is_start {
         scheduler.perform(cell, &stored.record, after.clone(), Consequences::default());

@@ -5,12 +5,14 @@
 //! A sleeping actor has no cell: its cost is its rows on disk.
 
 mod admission;
+mod alarm;
 mod boot;
 mod cell;
 mod create;
 mod directory;
 mod drain;
 mod explain;
+mod history;
 mod hosting;
 mod key_cache;
 mod lane;
@@ -70,6 +72,8 @@ pub(crate) struct SchedulerConfig {
     pub(crate) creation_burst: u64,
     /// Time after which it may make one more.
     pub(crate) creation_drip: Duration,
+    /// How long changes of databases can be taken back, unless their pool says something else, in seconds; 0: not at all.
+    pub(crate) history_retention_s: u32,
 }
 
 /// What the scheduler works with.

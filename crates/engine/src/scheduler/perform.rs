@@ -119,6 +119,7 @@ impl Scheduler {
             self.0.tunnels.generation_ended(cell.id, generation);
             self.0.outbound.over(cell.id, generation);
             self.0.sql.generation_ended(cell.id, generation);
+            self.0.data.generation_ended(&cell.id, generation);
         }
     }
 

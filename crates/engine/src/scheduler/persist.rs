@@ -21,8 +21,8 @@ pub(crate) enum Change {
     Durable(Batch),
 }
 
-/// Compares two states of an actor.
-pub(crate) fn change(before: &StoredActor, after: &StoredActor) -> Change {
+/// Compares two states of an actor. A new generation keeps the history of its database for so many seconds.
+pub(crate) fn change(before: &StoredActor, after: &StoredActor, retention_s: u32) -> Change {
     if before == after {
         return Change::None;
     }
@@ -40,7 +40,7 @@ pub(crate) fn change(before: &StoredActor, after: &StoredActor) -> Change {
     }
     let mut batch = Batch::new();
     put_record(&mut batch, after);
-    put_indexes(&mut batch, &before.record, &after.record);
+    put_indexes(&mut batch, &before.record, &after.record, retention_s);
     if is_start(&before.record, &after.record) { Change::Running(batch) } else { Change::Durable(batch) }
 }
 
@@ -59,8 +59,9 @@ fn is_start(before: &ActorRecord, after: &ActorRecord) -> bool {
     was_told && started == *after
 }
 
-/// The rows of a new actor, whose first step has been made already.
-pub(crate) fn creation(stored: &StoredActor, input: Option<Bytes>) -> Batch {
+/// The rows of a new actor, whose first step has been made already. A generation that this has started keeps the history of its
+/// database for so many seconds.
+pub(crate) fn creation(stored: &StoredActor, input: Option<Bytes>, retention_s: u32) -> Batch {
     let record = &stored.record;
     let identity = &record.identity;
     let (actor, namespace) = (identity.actor_id, identity.namespace_id);
@@ -76,7 +77,23 @@ pub(crate) fn creation(stored: &StoredActor, input: Option<Bytes>) -> Batch {
     batch.put(actor_index::live_by_name(namespace, &identity.name, identity.create_ts, actor), Bytes::new());
     batch.put(actor_index::all_by_name(namespace, &identity.name, identity.create_ts, actor), Bytes::new());
     let unborn = ActorRecord { phase: Phase::Sleeping, generation: 0, ..record.clone() };
-    put_indexes(&mut batch, &unborn, record);
+    put_indexes(&mut batch, &unborn, record, retention_s);
+    batch
+}
+
+/// The rows of a copy of another actor, whose data is there already. It sleeps, and no generation has been started.
+pub(super) fn fork(stored: &StoredActor, input: Option<Bytes>) -> Batch {
+    let actor = stored.record.identity.actor_id;
+    let mut batch = creation(stored, input, 0);
+    actor_data::fence::set_generation(&mut batch, &actor, stored.record.generation);
+    batch.delete(actor_index::reclaim(actor));
+    batch
+}
+
+/// Notes that data of an actor which nobody knows is to be deleted, unless [`fork`] comes first.
+pub(super) fn fork_begun(actor: ActorId) -> Batch {
+    let mut batch = Batch::new();
+    batch.put(actor_index::reclaim(actor), Bytes::new());
     batch
 }
 
@@ -91,7 +108,7 @@ fn put_record(batch: &mut Batch, stored: &StoredActor) {
     batch.put(actor::key(stored.record.identity.actor_id), actor::value(stored));
 }
 
-fn put_indexes(batch: &mut Batch, before: &ActorRecord, after: &ActorRecord) {
+fn put_indexes(batch: &mut Batch, before: &ActorRecord, after: &ActorRecord, retention_s: u32) {
     let identity = &after.identity;
     let actor = identity.actor_id;
     match (is_active(before), is_active(after)) {
@@ -109,7 +126,7 @@ fn put_indexes(batch: &mut Batch, before: &ActorRecord, after: &ActorRecord) {
         }
     }
     if before.generation != after.generation {
-        actor_data::fence::set_generation(batch, &actor, after.generation);
+        actor_data::fence::set_generation_with_history(batch, &actor, after.generation, retention_s);
     }
     if after.is_destroyed() && !before.is_destroyed() {
         if let Some(key) = &identity.key {
@@ -155,7 +172,7 @@ mod tests {
     }
 
     fn is_shown_first(before: &StoredActor, after: &StoredActor) -> bool {
-        match change(before, after) {
+        match change(before, after, 0) {
             Change::Running(_) => true,
             Change::Durable(_) => false,
             Change::None | Change::Lazy(_) => panic!("this must be durable at some point"),

@@ -40,6 +40,9 @@ pub(crate) enum SqlError {
     /// A transaction was open in a session that is gone.
     #[error("the sqlite transaction was lost to an internal error")]
     TransactionLost,
+    /// Nobody went on with a transaction for so long.
+    #[error("the sqlite transaction was rolled back, because there was no statement for {} ms", .0.as_millis())]
+    TransactionExpired(Duration),
     /// An earlier statement has shown that the database is not what the instance believes it to be.
     #[error("{}", .0.message)]
     Poisoned(SqliteErrorResponse),
@@ -57,9 +60,9 @@ impl From<SqlError> for SqliteErrorResponse {
     fn from(error: SqlError) -> Self {
         let message = error.to_string();
         let named = |group: &str, code: &str| Self { group: group.to_owned(), code: code.to_owned(), message };
-        let mut answer = match error {
+        match error {
             SqlError::OtherNamespace | SqlError::Panicked => named("core", "internal_error"),
-            SqlError::NotCurrent { .. } | SqlError::TransactionLost => named("depot", FENCE_CODE),
+            SqlError::NotCurrent { .. } | SqlError::TransactionLost | SqlError::TransactionExpired(_) => named("depot", FENCE_CODE),
             SqlError::Timeout(_) => named("sqlite", "statement_timeout"),
             SqlError::NoThread(_) => named("sqlite", "remote_overloaded"),
             SqlError::NoPlace(_) => named("sqlite", "remote_sessions_exhausted"),
@@ -67,14 +70,18 @@ impl From<SqlError> for SqliteErrorResponse {
             SqlError::Over => named("sqlite", "closed"),
             SqlError::Poisoned(answer) => answer,
             SqlError::Failed(error) => error.into(),
-        };
-        for (word, other) in MISLEADING {
-            if answer.message.contains(word) {
-                answer.message = answer.message.replace(word, other);
-            }
         }
-        answer
     }
+}
+
+/// The same text without the words that would mean something else to a host whose SQL is executed here.
+pub(super) fn not_misleading(mut message: String) -> String {
+    for (word, other) in MISLEADING {
+        if message.contains(word) {
+            message = message.replace(word, other);
+        }
+    }
+    message
 }
 
 #[cfg(test)]
@@ -83,10 +90,7 @@ mod tests {
 
     #[test]
     fn no_message_makes_a_host_believe_that_there_is_no_remote_sql() {
-        let said = |text: &str| {
-            let error = SqlError::Failed(SessionError::Sql { message: text.to_owned() });
-            SqliteErrorResponse::from(error).message
-        };
+        let said = |text: &str| not_misleading(text.to_owned());
         assert_eq!(said("no such table: unavailable_rooms"), "no such table: un-available_rooms");
         assert_eq!(said("unsupported frame specification"), "un-supported frame specification");
         assert_eq!(said("no such table: rooms"), "no such table: rooms");

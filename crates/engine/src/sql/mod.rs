@@ -2,9 +2,14 @@
 //!
 //! A *session* is an open database: SQLite over the pages of one actor. It belongs to one generation and to one connection of
 //! the generation's host, is opened at the first statement, and closed when either ends, when nobody has used it for a
-//! while, or when others need its place. The host notices none of the latter: what would be lost keeps a session open.
+//! while, or when others need its place or its memory. An open transaction keeps its session from the latter two, and has more
+//! time; but whoever leaves it alone for longer cannot be trusted to know that it was rolled back, and must end. Temporary
+//! tables and settings of the host's own are only lost where others could not work otherwise.
 //!
-//! * [`table`]: whose session is where (decisions only).
+//! An actor has one session at most. It reads and commits what the page protocol would, at the head that it has seen last. If
+//! that was moved by somebody else, the host hears `depot.head_fence_mismatch` from then on, which ends its instance.
+//!
+//! * `table`: whose session is where (decisions only).
 //! * `pages`: what SQLite reads and commits.
 //! * `statement`: running one, on a thread that may block.
 //! * `cancel`, `request`, `error`, `metrics`: what their names say.
@@ -28,7 +33,8 @@ use gateway::EnvoyLink;
 use parking_lot::Mutex;
 use protocol::id::ActorId;
 use protocol::limits;
-use sqlite_vfs::{MemoryBudget, SessionOptions};
+use sqlite_vfs::{Budget, SessionOptions};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -37,7 +43,7 @@ use self::error::SqlError;
 use self::metrics::Outcome;
 use self::pages::Head;
 use self::statement::{Claim, Open, Statement};
-use self::table::{Owner, Table, Taken};
+use self::table::{Owner, Patience, Table, Taken};
 use crate::hosts::Host;
 
 pub(crate) use self::metrics::SqlMetrics;
@@ -50,14 +56,18 @@ pub(crate) struct SqlSettings {
     pub(crate) max_sessions: usize,
     /// Statements at once.
     pub(crate) threads: usize,
-    /// Memory of SQLite, and again that of open transactions, in bytes.
+    /// Memory of SQLite; again that of open transactions and of what is temporary; and again that of results, in bytes.
     pub(crate) memory_max_bytes: u64,
-    /// Where transactions put aside what does not fit.
+    /// Where transactions, temporary tables and sorts put aside what does not fit.
     pub(crate) folder: PathBuf,
+    /// How much of that there may be, in bytes. One session may have half of it.
+    pub(crate) aside_max_bytes: u64,
     /// From the arrival of a statement to its end.
     pub(crate) statement_timeout: Duration,
     /// Time without a statement after which a session is closed.
     pub(crate) idle_timeout: Duration,
+    /// The same for one with an open transaction.
+    pub(crate) transaction_idle_timeout: Duration,
 }
 
 /// Who asks: one connection of a host.
@@ -142,6 +152,7 @@ impl RemoteSql {
                 | SqlError::Over
                 | SqlError::Panicked
                 | SqlError::TransactionLost
+                | SqlError::TransactionExpired(_)
                 | SqlError::Poisoned(_)
                 | SqlError::Failed(_),
             ) => Outcome::Error,
@@ -164,15 +175,17 @@ impl RemoteSql {
 
     /// Closes sessions that nobody has used for long. Runs for ever.
     pub(crate) async fn close_idle(self) {
-        let timeout = self.0.settings.idle_timeout;
+        let SqlSettings { idle_timeout: idle, transaction_idle_timeout: in_transaction, .. } = self.0.settings;
+        let patience = Patience { idle, in_transaction };
         loop {
-            let next = self.0.table.lock().next_expiry(timeout);
+            let next = self.0.table.lock().next_expiry(patience);
             match next {
-                // Whatever becomes idle meanwhile is due later.
-                Some(at) => tokio::time::sleep_until(at).await,
+                // Whatever is used meanwhile is not due before this.
+                Some(at) => tokio::time::sleep_until(at.min(Instant::now() + idle.min(in_transaction))).await,
                 None => self.0.idle_changed.notified().await,
             }
-            let closed = self.0.table.lock().expire(timeout, Instant::now());
+            let rolled_back = SqlError::TransactionExpired(in_transaction).into();
+            let closed = self.0.table.lock().expire(patience, Instant::now(), &rolled_back);
             close(closed);
         }
     }
@@ -185,17 +198,23 @@ fn session_options(settings: &SqlSettings) -> SessionOptions {
         bind_max_bytes: limits::REMOTE_SQL_PARAMS_MAX_BYTES,
         result_max_bytes: limits::REMOTE_SQL_RESULT_MAX_BYTES,
         transaction_max_bytes: limits::REMOTE_SQL_TRANSACTION_MEMORY_BYTES,
-        budget: MemoryBudget::new(settings.memory_max_bytes),
+        budget: Budget::new(settings.memory_max_bytes),
         folder: Some(settings.folder.clone()),
+        aside_max_bytes: settings.aside_max_bytes / 2,
+        aside_budget: Budget::new(settings.aside_max_bytes),
+        result_budget: Budget::new(settings.memory_max_bytes),
     }
 }
 
-/// Closes sessions. May take a while, as much was changed and is not committed.
+/// Closes sessions, elsewhere: where much was changed and is not committed, it takes a while.
 fn close(sessions: impl IntoIterator<Item = Open>) {
     let sessions: Vec<Open> = sessions.into_iter().collect();
-    if !sessions.is_empty() {
-        tokio::task::spawn_blocking(move || drop(sessions));
+    if !sessions.is_empty()
+        && let Ok(runtime) = Handle::try_current()
+    {
+        runtime.spawn_blocking(move || drop(sessions));
     }
+    // Without a runtime there is nobody left to be kept waiting.
 }
 
 impl Shared {
@@ -246,8 +265,8 @@ impl Shared {
                 running.await
             }
         };
-        let reply = ran.unwrap_or(Err(SqlError::Panicked))?;
-        Ok(SqlAnswer { reply, turn: turn.ok() })
+        let (reply, charge) = ran.unwrap_or(Err(SqlError::Panicked))?;
+        Ok(SqlAnswer { reply, turn: turn.ok(), charge: Some(charge) })
     }
 
     /// Takes the actor's session, or the right to open it.
@@ -260,22 +279,24 @@ impl Shared {
     ) -> Result<Claim, SqlError> {
         let owner = Owner { generation, connection: caller.link.session().0 };
         loop {
-            let freed = match self.look(caller, actor, owner)? {
+            let (session, head, cancel) = match self.look(caller, actor, owner)? {
                 Taken::Open(session, cancel) => {
                     let head = session.head.clone();
-                    return Ok(Claim { shared: self.clone(), actor, owner, cancel, session: Some(session), head, poison: None });
+                    (Some(session), head, cancel)
                 }
                 Taken::Closed { head, cancel, replaced } => {
                     close(replaced);
-                    let head = Arc::new(Head::at(head));
-                    return Ok(Claim { shared: self.clone(), actor, owner, cancel, session: None, head, poison: None });
+                    (None, Arc::new(Head::at(head)), cancel)
                 }
-                Taken::Busy(freed) => freed,
+                Taken::Busy(freed) => {
+                    let late = SqlError::NotFree(self.settings.statement_timeout);
+                    timeout_at(deadline, freed).await.map_err(|_elapsed| late)?;
+                    continue;
+                }
                 Taken::Poisoned(error) => return Err(SqlError::Poisoned(error)),
                 Taken::Late => return Err(SqlError::NotCurrent { generation: generation.into() }),
             };
-            let timeout = self.settings.statement_timeout;
-            timeout_at(deadline, freed).await.map_err(|_elapsed| SqlError::NotFree(timeout))?;
+            return Ok(Claim { shared: self.clone(), actor, owner, cancel, session, head, poison: None });
         }
     }
 

@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use actor_data::ActorData;
+use actor_data::{ActorData, Caller};
 use actor_data::limits::{COMMIT_MAX_PAGES, READ_MAX_PAGES, SEGMENT_SPAN_PAGES, SHARD_PAGES};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -68,7 +68,7 @@ impl ActorPages {
             expected_generation: self.expected_generation(),
             expected_head_txid: self.head.get(),
         };
-        let committed = self.wait(self.data.commit(self.actor, None, request))?;
+        let committed = self.wait(self.data.commit(self.actor, Caller::Engine, request))?;
         Ok(committed.head_txid)
     }
 
@@ -79,7 +79,7 @@ impl ActorPages {
             expected_generation: self.expected_generation(),
             expected_head_txid: self.head.get(),
         };
-        let txid = self.wait(self.data.stage_begin(self.actor, None, begin))?.txid;
+        let txid = self.wait(self.data.stage_begin(self.actor, Caller::Engine, begin))?.txid;
         let mut segment_first_pgnos = Vec::new();
         let mut segments = Segments(pages.peekable());
         while let Some((first_pgno, pages)) = segments.next()? {
@@ -91,7 +91,7 @@ impl ActorPages {
                 first_pgno,
                 dirty_pages: pages.into_iter().map(dirty).collect(),
             };
-            self.wait(self.data.stage_segment(self.actor, None, segment))?;
+            self.wait(self.data.stage_segment(self.actor, Caller::Engine, segment))?;
         }
         let finalize = SqliteCommitFinalizeRequest {
             actor_id: String::new(),
@@ -101,7 +101,7 @@ impl ActorPages {
             now_ms: 0,
             segment_first_pgnos,
         };
-        let committed = self.wait(self.data.finalize(self.actor, None, finalize))?;
+        let committed = self.wait(self.data.finalize(self.actor, Caller::Engine, finalize))?;
         Ok(committed.head_txid)
     }
 
@@ -126,7 +126,7 @@ impl Pages for ActorPages {
                 expected_generation: self.expected_generation(),
                 expected_head_txid: self.head.get(),
             };
-            let found = self.wait(self.data.get_pages(self.actor, None, request))?;
+            let found = self.wait(self.data.get_pages(self.actor, Caller::Engine, request))?;
             self.head.moved_to(found.head_txid);
             pages.extend(found.pages.into_iter().filter_map(|page| Some((page.pgno, page.bytes?))));
         }

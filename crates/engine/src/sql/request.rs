@@ -6,8 +6,10 @@ use protocol::envoy::{
     SqliteExecuteBatchRequest, SqliteExecuteOk, SqliteExecuteRequest, ToEnvoy,
 };
 use protocol::limits;
-use sqlite_vfs::{Session, SessionError};
+use sqlite_vfs::{Charge, Session, SessionError};
 use tokio::sync::OwnedSemaphorePermit;
+
+use super::error::not_misleading;
 
 /// A request as it came (`spec/storage.md` 8.1).
 #[derive(Debug)]
@@ -28,8 +30,10 @@ pub(crate) enum SqlWork {
 #[derive(Debug)]
 pub(crate) struct SqlAnswer {
     pub(crate) reply: SqlReply,
-    /// To be dropped when the answer is on its way.
+    /// To be dropped when the answer is on its way, as what follows.
     pub(crate) turn: Option<OwnedSemaphorePermit>,
+    /// The memory that it takes.
+    pub(crate) charge: Option<Charge>,
 }
 
 /// What is said to the host.
@@ -100,13 +104,14 @@ impl SqlRequest {
     /// The answer that says why not.
     pub(crate) fn refusal(&self, error: SqliteErrorResponse) -> SqlAnswer {
         let request_id = self.request_id;
+        let error = SqliteErrorResponse { message: not_misleading(error.message), ..error };
         let bytes = error.message.len();
         let message = match &self.work {
             SqlWork::Exec(_) => ToEnvoy::SqliteExec { request_id, data: Err(error) },
             SqlWork::Execute(_) => ToEnvoy::SqliteExecute { request_id, data: Err(error) },
             SqlWork::Batch(_) => ToEnvoy::SqliteExecuteBatch { request_id, data: Err(error) },
         };
-        SqlAnswer { reply: SqlReply::Message(message, bytes), turn: None }
+        SqlAnswer { reply: SqlReply::Message(message, bytes), turn: None, charge: None }
     }
 }
 

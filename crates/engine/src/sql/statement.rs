@@ -6,7 +6,7 @@ use std::time::Duration;
 use gateway::metrics::Held;
 use protocol::envoy::SqliteErrorResponse;
 use protocol::id::ActorId;
-use sqlite_vfs::{Session, SessionError};
+use sqlite_vfs::{Charge, Session, SessionError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -74,8 +74,8 @@ pub(super) struct Statement {
 }
 
 impl Statement {
-    /// Runs it. Blocks; must be called within a runtime.
-    pub(super) fn run(mut self) -> Result<SqlReply, SqlError> {
+    /// Runs it, and says what its reply takes of the memory for results. Blocks; must be called within a runtime.
+    pub(super) fn run(mut self) -> Result<(SqlReply, Charge), SqlError> {
         // In nobody's hands but this function's: after a panic it is closed.
         let mut open = match self.claim.session.take() {
             Some(open) => open,
@@ -104,13 +104,13 @@ impl Statement {
         Ok(Open { session, head: head.clone(), _place: place, _counted: shared.metrics.sessions.hold() })
     }
 
-    fn run_on(&self, session: &mut Session) -> Result<SqlReply, SessionError> {
+    fn run_on(&self, session: &mut Session) -> Result<(SqlReply, Charge), SessionError> {
         let interrupter = session.interrupter();
         // Of an earlier statement: whoever has interrupted that one cannot mean this one.
         interrupter.clear();
         self.claim.cancel.arm(move || interrupter.interrupt());
         let message = self.request.run(session)?;
-        Ok(SqlReply::new(message, session.result_bytes(), self.protocol_version))
+        Ok((SqlReply::new(message, session.result_bytes(), self.protocol_version), session.take_charge()))
     }
 
     fn failed(&mut self, error: SessionError) -> SqlError {
@@ -127,6 +127,7 @@ impl Statement {
             error @ (SessionError::Sql { .. }
             | SessionError::ResultTooLarge { .. }
             | SessionError::TransactionTooLarge { .. }
+            | SessionError::NoRoomForResult
             | SessionError::Pages(_)
             | SessionError::Poisoned(_)
             | SessionError::Lost) => SqlError::Failed(error),

@@ -33,7 +33,9 @@ pub(super) struct Table<S> {
     idle: BTreeMap<u64, ActorId>,
     /// Those that are closed only when others need the room: it loses temporary tables, or settings.
     reluctant: BTreeMap<u64, ActorId>,
-    /// Grows with each entry of `idle` and `reluctant`.
+    /// Those that stay open, because a transaction does, unless nobody goes on with it for too long.
+    in_transaction: BTreeMap<u64, ActorId>,
+    /// Grows with each entry of these three.
     next_turn: u64,
     /// How many statements wait until a database is closed, so that they can open theirs.
     waiting: usize,
@@ -62,8 +64,15 @@ enum Rest {
     Idle { turn: u64, since: Instant },
     /// In `reluctant`.
     Reluctant { turn: u64 },
-    /// It stays open, because a transaction does.
-    InTransaction,
+    /// In `in_transaction`.
+    InTransaction { turn: u64, since: Instant },
+}
+
+/// How long a database may be open without a statement.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) idle: Duration,
+    pub(super) in_transaction: Duration,
 }
 
 /// What would be lost if a database were closed between two statements. More is greater.
@@ -116,6 +125,7 @@ impl<S> Default for Table<S> {
             open: BTreeMap::new(),
             idle: BTreeMap::new(),
             reluctant: BTreeMap::new(),
+            in_transaction: BTreeMap::new(),
             next_turn: 0,
             waiting: 0,
         }
@@ -189,7 +199,10 @@ impl<S> Table<S> {
                         self.reluctant.insert(turn, actor);
                         Rest::Reluctant { turn }
                     }
-                    Loss::Transaction => Rest::InTransaction,
+                    Loss::Transaction => {
+                        self.in_transaction.insert(turn, actor);
+                        Rest::InTransaction { turn, since: now }
+                    }
                 };
                 slot.state = State::Idle { session, head, rest };
                 None
@@ -238,25 +251,45 @@ impl<S> Table<S> {
         self.close(actor)
     }
 
-    /// Closes the databases that were idle for so long.
-    pub(super) fn expire(&mut self, timeout: Duration, now: Instant) -> Vec<S> {
+    /// Closes the databases without a statement for so long. An instance whose transaction is rolled back for that hears it, as
+    /// `rolled_back`, from now on: it must not go on in the middle of what is gone.
+    pub(super) fn expire(&mut self, patience: Patience, now: Instant, rolled_back: &SqliteErrorResponse) -> Vec<S> {
         let mut to_close = Vec::new();
-        while self.next_expiry(timeout).is_some_and(|at| at <= now) {
-            // There is one in `idle`, which goes first.
-            to_close.extend(self.evict());
+        while let Some(actor) = self.first_idle(patience).filter(|(_, at)| *at <= now).map(|(actor, _)| actor) {
+            to_close.extend(self.close(actor));
+        }
+        while let Some(actor) = self.first_in_transaction(patience).filter(|(_, at)| *at <= now).map(|(actor, _)| actor) {
+            to_close.extend(self.close(actor));
+            if let Some(slot) = self.slots.get_mut(&actor) {
+                slot.state = State::Poisoned(rolled_back.clone());
+            }
         }
         to_close
     }
 
-    /// When the next database will have been idle for so long.
-    pub(super) fn next_expiry(&self, timeout: Duration) -> Option<Instant> {
-        let actor = self.idle.first_key_value()?.1;
-        match &self.slots.get(actor)?.state {
-            State::Idle { rest: Rest::Idle { since, .. }, .. } => Some(*since + timeout),
-            State::Idle { rest: Rest::Reluctant { .. } | Rest::InTransaction, .. }
-            | State::Closed { .. }
-            | State::Busy { .. }
-            | State::Poisoned(_) => None,
+    /// When the next database is closed for that.
+    pub(super) fn next_expiry(&self, patience: Patience) -> Option<Instant> {
+        let both = self.first_idle(patience).into_iter().chain(self.first_in_transaction(patience));
+        both.map(|(_, at)| at).min()
+    }
+
+    fn first_idle(&self, patience: Patience) -> Option<(ActorId, Instant)> {
+        self.first_of(&self.idle, patience.idle)
+    }
+
+    fn first_in_transaction(&self, patience: Patience) -> Option<(ActorId, Instant)> {
+        self.first_of(&self.in_transaction, patience.in_transaction)
+    }
+
+    /// The one that was without a statement for longest, and when that is too long.
+    fn first_of(&self, resting: &BTreeMap<u64, ActorId>, patience: Duration) -> Option<(ActorId, Instant)> {
+        let actor = *resting.first_key_value()?.1;
+        match &self.slots.get(&actor)?.state {
+            State::Idle { rest: Rest::Idle { since, .. } | Rest::InTransaction { since, .. }, .. } => {
+                // What is further away than can be said is never.
+                Some((actor, since.checked_add(patience)?))
+            }
+            State::Idle { rest: Rest::Reluctant { .. }, .. } | State::Closed { .. } | State::Busy { .. } | State::Poisoned(_) => None,
         }
     }
 
@@ -285,7 +318,7 @@ impl<S> Table<S> {
         match rest {
             Rest::Idle { turn, .. } => drop(self.idle.remove(turn)),
             Rest::Reluctant { turn } => drop(self.reluctant.remove(turn)),
-            Rest::InTransaction => {}
+            Rest::InTransaction { turn, .. } => drop(self.in_transaction.remove(turn)),
         }
     }
 

@@ -10,7 +10,7 @@ use protocol::id::ActorId;
 use tokio::time::Instant;
 
 use super::cancel::{Cancel, Reason};
-use super::table::{Left, Loss, Owner, Table, Taken};
+use super::table::{Left, Loss, Owner, Patience, Table, Taken};
 
 /// Stands for an open session.
 type Session = u64;
@@ -144,16 +144,41 @@ fn while_somebody_waits_for_a_place_no_session_stays_without_need() {
 #[tokio::test(start_paused = true)]
 async fn only_what_has_been_idle_for_so_long_expires() {
     const TIMEOUT: Duration = Duration::from_secs(60);
+    const PATIENCE: Patience = Patience { idle: TIMEOUT, in_transaction: Duration::from_secs(120) };
     let mut table = Table::default();
-    assert_eq!(table.next_expiry(TIMEOUT), None);
+    assert_eq!(table.next_expiry(PATIENCE), None);
     let begin = Instant::now();
     leave(&mut table, 1, owner(1, 10), 71, Loss::OwnState);
     leave(&mut table, 2, owner(1, 10), 72, Loss::Nothing);
     tokio::time::advance(Duration::from_secs(1)).await;
     leave(&mut table, 3, owner(1, 10), 73, Loss::Nothing);
-    assert_eq!(table.next_expiry(TIMEOUT), Some(begin + TIMEOUT));
-    assert_eq!(table.expire(TIMEOUT, begin + TIMEOUT), [72]);
-    assert_eq!(table.expire(TIMEOUT, begin + 10 * TIMEOUT), [73], "settings are kept");
+    assert_eq!(table.next_expiry(PATIENCE), Some(begin + TIMEOUT));
+    assert_eq!(table.expire(PATIENCE, begin + TIMEOUT, &fence()), [72]);
+    assert_eq!(table.expire(PATIENCE, begin + 10 * TIMEOUT, &fence()), [73], "settings are kept");
+    assert_eq!(table.next_expiry(PATIENCE), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_nobody_goes_on_with_expires_and_poisons_its_instance() {
+    const PATIENCE: Patience = Patience { idle: Duration::from_secs(60), in_transaction: Duration::from_secs(120) };
+    let mut table = Table::default();
+    let begin = Instant::now();
+    leave(&mut table, 1, owner(1, 10), 71, Loss::Transaction);
+    leave(&mut table, 2, owner(1, 10), 72, Loss::Transaction);
+    tokio::time::advance(Duration::from_secs(100)).await;
+    // Every statement of a transaction gives it its time anew.
+    let Taken::Open(session, _) = table.take(actor(2), owner(1, 10)) else { panic!("it is open") };
+    table.put_back(actor(2), left(Some(session), 1, Loss::Transaction), Instant::now());
+    leave(&mut table, 3, owner(1, 10), 73, Loss::Nothing);
+    let expiry = begin + PATIENCE.in_transaction;
+    assert_eq!(table.next_expiry(PATIENCE), Some(expiry), "also if another has been idle for less long");
+    assert_eq!(table.expire(PATIENCE, expiry, &fence()), [71]);
+    let Taken::Poisoned(error) = table.take(actor(1), owner(1, 11)) else { panic!("it is poisoned") };
+    assert_eq!(error, fence());
+    assert_eq!(open(&mut table, 1, owner(2, 11)).0, None, "the next generation is not");
+    assert_eq!(table.next_expiry(PATIENCE), Some(begin + Duration::from_secs(160)));
+    assert!(matches!(table.take(actor(2), owner(1, 10)), Taken::Open(72, _)));
+    assert_eq!(table.connection_ended(10), [73]);
 }
 
 /// Something that happens to the table.
@@ -164,6 +189,8 @@ enum Event {
     GenerationEnded { actor: u8, generation: u32 },
     ConnectionEnded(u64),
     Evict,
+    /// Whatever rests has rested for too long.
+    Expire,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -176,6 +203,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..4u8, 1..4u32).prop_map(|(actor, generation)| Event::GenerationEnded { actor, generation }),
         1 => (1..4u64).prop_map(Event::ConnectionEnded),
         1 => Just(Event::Evict),
+        1 => Just(Event::Expire),
     ]
 }
 
@@ -240,6 +268,12 @@ proptest! {
                     census.closed(closed);
                 }
                 Event::Evict => census.closed(table.evict()),
+                Event::Expire => {
+                    let patience = Patience { idle: Duration::ZERO, in_transaction: Duration::ZERO };
+                    let closed = table.expire(patience, now, &fence());
+                    census.closed(closed);
+                    prop_assert_eq!(table.next_expiry(patience), None);
+                }
             }
         }
         for (number, (_, session)) in std::mem::take(&mut census.held) {

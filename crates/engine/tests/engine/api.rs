@@ -389,6 +389,16 @@ async fn stored_values_can_be_read() {
     for bad in ["Aw", "A", "-_8=", "A w="] {
         reason(&read(bad).await);
     }
+    let without_namespace = reason(&engine.get(&format!("/actors/{actor}/kv/keys/Aw==")).await);
+    assert_eq!(without_namespace, "Failed to deserialize query string: missing field `namespace`");
+    let not_found = (400, "actor.not_found".to_owned());
+    let unknown = engine.get("/actors/l7vkd1jx7umf0v9vgriff88ipmal00/kv/keys/Aw==?namespace=default").await;
+    assert_eq!(unknown.error(), not_found);
+    let destroyed = engine.destroy_soon(&actor);
+    envoy.expect_stop(&run).await;
+    envoy.stopped(&run);
+    assert_eq!(destroyed.await.unwrap().json(), json!({}));
+    assert_eq!(read("Aw==").await.error(), not_found);
 }
 
 #[tokio::test]

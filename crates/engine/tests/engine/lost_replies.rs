@@ -154,18 +154,18 @@ impl Database {
     /// The answer to the last message: the number of the stage, or of the new head.
     async fn answer(&self, envoy: &mut FakeEnvoy) -> Option<u64> {
         let id = self.next_id;
-        let answer = |message: &ToEnvoy| match message {
-            ToEnvoy::SqliteCommit { request_id, data } if *request_id == id => {
-                Some(data.clone().map(|SqliteCommitOk { head_txid }| head_txid))
+        let answer = |message: &ToEnvoy| {
+            if let ToEnvoy::SqliteCommit { request_id, data } = message {
+                return (*request_id == id).then(|| data.clone().map(|ok| ok.head_txid));
             }
-            ToEnvoy::SqliteCommitStageBegin { request_id, data } if *request_id == id => {
-                Some(data.clone().map(|SqliteCommitStageBeginOk { txid }| Some(txid)))
+            if let ToEnvoy::SqliteCommitStageBegin { request_id, data } = message {
+                return (*request_id == id).then(|| data.clone().map(|ok| Some(ok.txid)));
             }
-            ToEnvoy::SqliteCommitStageSegment { request_id, data } if *request_id == id => Some(data.clone().map(|_| None)),
-            ToEnvoy::SqliteCommitFinalize { request_id, data } if *request_id == id => {
-                Some(data.clone().map(|SqliteCommitFinalizeOk { head_txid }| head_txid))
+            if let ToEnvoy::SqliteCommitStageSegment { request_id, data } = message {
+                return (*request_id == id).then(|| data.clone().map(|_ok| None));
             }
-            _ => None,
+            let ToEnvoy::SqliteCommitFinalize { request_id, data } = message else { return None };
+            (*request_id == id).then(|| data.clone().map(|ok| ok.head_txid))
         };
         envoy.expect("the answer to a message of a transaction", answer).await.unwrap()
     }
@@ -191,9 +191,9 @@ impl Database {
             expected_head_txid: Some(self.head),
         };
         envoy.send(&ToRivet::SqliteGetPages { request_id: id, data });
-        let answer = |message: &ToEnvoy| match message {
-            ToEnvoy::SqliteGetPages { request_id, data } if *request_id == id => Some(data.clone()),
-            _ => None,
+        let answer = |message: &ToEnvoy| {
+            let ToEnvoy::SqliteGetPages { request_id, data } = message else { return None };
+            (*request_id == id).then(|| data.clone())
         };
         let read = envoy.expect("pages", answer).await.unwrap();
         self.head = read.head_txid.unwrap();

@@ -16,6 +16,15 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(since_epoch.as_millis()).unwrap()
 }
 
+/// A time after everything that has happened, and before everything that comes.
+pub(crate) async fn later() -> i64 {
+    let then = now_ms() + 1;
+    while now_ms() <= then {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    then
+}
+
 /// An engine, a host, and an actor that runs on it.
 pub(crate) async fn running_actor(settings: Value) -> (TestEngine, FakeEnvoy, Run) {
     let engine = TestEngine::start(settings).await;

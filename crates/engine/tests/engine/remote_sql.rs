@@ -1,16 +1,14 @@
 //! SQL that the engine executes: statements, transactions, and how long a session lives (`spec/storage.md` 8, checklist 36 to
 //! 42). What SQLite itself does is tested where it is built in.
 
-use std::time::Duration;
-
 use protocol::envoy::SqliteValue::{Float, Integer, Null};
 use protocol::envoy::{SqliteCommitRequest, SqliteDirtyPage, SqliteGetPagesRequest, SqliteValue, ToEnvoy, ToRivet};
 use serde_json::json;
 use testkit::envoy::FakeEnvoy;
-use testkit::eventually;
+use testkit::{eventually, in_time};
 
-use crate::one_actor::{fall_asleep, running_actor, wake};
-use crate::sql_host::{ENDLESS, Sql, blob, code, executed, text};
+use crate::one_actor::{A_WHILE, fall_asleep, running_actor, wake};
+use crate::sql_host::{ENDLESS, Sql, blob, code, text};
 
 const SESSIONS: &str = "rivet_sqlite_remote_session_active";
 const RUNNING: &str = "rivet_sqlite_remote_request_active";
@@ -19,9 +17,8 @@ const RUNNING: &str = "rivet_sqlite_remote_request_active";
 async fn values_go_there_and_back_and_statements_answer_as_specified() {
     let (_engine, mut envoy, run) = running_actor(json!({})).await;
     let mut sql = Sql::of(&run);
-    let result =
-        sql.exec(&mut envoy, "CREATE TABLE t (k, v); SELECT 1 AS one; SELECT 2 AS two, 3 AS three; SELECT 4 WHERE 0").await;
-    let result = result.unwrap();
+    let script = "CREATE TABLE t (k, v); SELECT 1 AS one; SELECT 2 AS two, 3 AS three; DELETE FROM t";
+    let result = sql.exec(&mut envoy, script).await.unwrap();
     assert_eq!((result.columns, result.rows), (vec!["two".into(), "three".into()], vec![vec![Integer(2), Integer(3)]]));
 
     let values = [
@@ -90,6 +87,10 @@ async fn who_has_not_the_present_generation_is_refused() {
     sql.run.actor_id = "nobody".to_owned();
     let error = sql.execute(&mut envoy, "SELECT 1", &[]).await.unwrap_err();
     assert!(error.message.starts_with("invalid sqlite actor id: "), "{}", error.message);
+    // The word would tell the host that there is no remote SQL at all.
+    sql.run.actor_id = "2000".to_owned();
+    let error = sql.execute(&mut envoy, "SELECT 1", &[]).await.unwrap_err();
+    assert!(error.message.contains("un-supported"), "{}", error.message);
     assert_eq!(engine.metric(SESSIONS).await, 0);
 }
 
@@ -115,14 +116,45 @@ async fn a_cut_connection_ends_the_statement_and_undoes_the_transaction() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_nobody_goes_on_with_is_rolled_back_and_its_instance_must_end() {
+    // The other bound is longer, and must not be waited for.
+    let settings = json!({ "remote_transaction_idle_timeout_ms": 100, "remote_idle_timeout_ms": 60_000 });
+    let (engine, mut envoy, run) = running_actor(json!({ "sqlite": settings })).await;
+    let mut sql = Sql::of(&run);
+    sql.exec(&mut envoy, "CREATE TABLE t (k); INSERT INTO t VALUES (1); BEGIN; INSERT INTO t VALUES (2)").await.unwrap();
+    eventually("the end of the session", async || (engine.metric(SESSIONS).await == 0).then_some(())).await;
+    for statement in ["INSERT INTO t VALUES (3)", "COMMIT"] {
+        let error = sql.execute(&mut envoy, statement, &[]).await.unwrap_err();
+        let message = "the sqlite transaction was rolled back, because there was no statement for 100 ms";
+        assert_eq!((code(&error).as_str(), error.message.as_str()), ("depot.head_fence_mismatch", message), "{statement}");
+    }
+    envoy.crashed(&run, "sqlite fatal storage error");
+    engine.asleep(&run.actor_id).await;
+    let run = wake(&engine, &mut envoy, &run.actor_id).await;
+    assert_eq!(Sql::numbered(&run, 1000).value(&mut envoy, "SELECT group_concat(k) FROM t").await, text("1"));
+}
+
+#[tokio::test]
+async fn an_engine_that_stops_ends_statements_and_keeps_what_was_committed() {
+    let (engine, mut envoy, run) = running_actor(json!({})).await;
+    let mut sql = Sql::of(&run);
+    sql.exec(&mut envoy, "CREATE TABLE t (k); INSERT INTO t VALUES (1); BEGIN; INSERT INTO t VALUES (2)").await.unwrap();
+    sql.send_execute(&envoy, ENDLESS, &[]);
+    eventually("a running statement", async || (engine.metric(RUNNING).await == 1).then_some(())).await;
+    let engine = in_time("the next engine", engine.restart()).await;
+    let mut envoy = FakeEnvoy::join(engine.address(), envoy.params()).await;
+    assert_eq!(sql.value(&mut envoy, "SELECT count(*) FROM t").await, Integer(1));
+}
+
+#[tokio::test]
 async fn a_statement_has_its_time_and_the_next_one_its_own() {
-    let (_engine, mut envoy, run) = running_actor(json!({ "sqlite": { "remote_statement_timeout_ms": 150 } })).await;
+    let (_engine, mut envoy, run) = running_actor(json!({ "sqlite": { "remote_statement_timeout_ms": 500 } })).await;
     let mut sql = Sql::of(&run);
     sql.exec(&mut envoy, "CREATE TABLE t (k); BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
     let error = sql.execute(&mut envoy, ENDLESS, &[]).await.unwrap_err();
     assert_eq!(
         (code(&error).as_str(), error.message.as_str()),
-        ("sqlite.statement_timeout", "sqlite statement did not end within 150 ms")
+        ("sqlite.statement_timeout", "sqlite statement did not end within 500 ms")
     );
     // Reading changes nothing, so SQLite keeps the transaction.
     sql.exec(&mut envoy, "INSERT INTO t VALUES (2); COMMIT").await.unwrap();
@@ -131,33 +163,31 @@ async fn a_statement_has_its_time_and_the_next_one_its_own() {
 
 #[tokio::test]
 async fn statements_of_an_actor_keep_their_order_and_no_other_actor_waits_for_them() {
-    let (engine, mut envoy, slow) = running_actor(json!({ "sqlite": { "remote_statement_timeout_ms": 300 } })).await;
+    const INSERTS: usize = 20;
+    let (engine, mut envoy, stuck_run) = running_actor(json!({})).await;
     engine.create("counter", None).await;
-    let quick = envoy.start_actor().await;
-    let (mut slow, mut quick) = (Sql::numbered(&slow, 0), Sql::numbered(&quick, 1000));
-    slow.exec(&mut envoy, "CREATE TABLE t (k)").await.unwrap();
-    let endless = slow.send_execute(&envoy, ENDLESS, &[]);
-    let inserts: Vec<u32> = (0..20).map(|k| slow.send_execute(&envoy, "INSERT INTO t VALUES (?)", &[Integer(k)])).collect();
-    assert_eq!(quick.value(&mut envoy, "SELECT 1").await, Integer(1));
-
-    let answer = |message: &ToEnvoy| {
-        let ToEnvoy::SqliteExecute { request_id, data } = message else { return None };
-        Some((*request_id, data.is_ok()))
-    };
-    let mut order = Vec::new();
-    while order.len() < 21 {
-        order.push(envoy.expect("the next answer", answer).await);
+    let quick_run = envoy.start_actor().await;
+    let (mut stuck, mut quick) = (Sql::numbered(&stuck_run, 0), Sql::numbered(&quick_run, 1000));
+    let mut sent = vec![stuck.send_execute(&envoy, ENDLESS, &[])];
+    quick.exec(&mut envoy, "CREATE TABLE t (k)").await.unwrap();
+    let mut rowids = Vec::new();
+    for insert in 0..INSERTS {
+        sent.push(stuck.send_execute(&envoy, "SELECT 1", &[]));
+        rowids.push((quick.send_execute(&envoy, "INSERT INTO t VALUES (1)", &[]), Some(insert as i64 + 1)));
     }
-    let ids: Vec<u32> = order.iter().map(|(id, _)| *id).collect();
-    assert_eq!(ids, [endless].into_iter().chain(inserts).collect::<Vec<_>>());
-    // Their time began when they came, so it was over, or about to be, when their turn came.
-    let done = order.iter().filter(|(_, is_done)| *is_done).count() as i64;
-    assert_eq!(slow.value(&mut envoy, "SELECT count(*) FROM t").await, Integer(done));
-    assert_eq!(order[0], (endless, false));
-
-    let inserts: Vec<u32> = (0..20).map(|k| slow.send_execute(&envoy, "INSERT INTO t VALUES (?)", &[Integer(k)])).collect();
-    for (insert, rowid) in inserts.into_iter().zip(1..) {
-        assert_eq!(executed(&mut envoy, insert).await.unwrap().last_insert_row_id, Some(rowid));
+    let next = |message: &ToEnvoy| {
+        let ToEnvoy::SqliteExecute { request_id, data } = message else { return None };
+        Some((*request_id, data.clone().map(|ok| ok.result.last_insert_row_id)))
+    };
+    for (insert, rowid) in rowids {
+        assert_eq!(envoy.expect("the answer to an insert", next).await, (insert, Ok(rowid)));
+    }
+    // The end of the generation ends what runs, and whatever waits behind it comes too late.
+    envoy.crashed(&stuck_run, "stuck");
+    let codes = ["sqlite.closed"].into_iter().chain(std::iter::repeat("depot.head_fence_mismatch"));
+    for (request, wanted) in sent.into_iter().zip(codes) {
+        let (answered, result) = envoy.expect("the answer to a statement that came to nothing", next).await;
+        assert_eq!((answered, code(&result.unwrap_err()).as_str()), (request, wanted));
     }
 }
 
@@ -244,7 +274,7 @@ async fn an_unused_session_is_closed_unless_that_could_be_noticed() {
     sql[1].exec(&mut envoy, "CREATE TABLE t (k); BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
     sql[2].exec(&mut envoy, "CREATE TEMP TABLE t (k); INSERT INTO t VALUES (1)").await.unwrap();
     eventually("the end of the plain session", async || (engine.metric(SESSIONS).await == 2).then_some(())).await;
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    tokio::time::sleep(A_WHILE).await;
     assert_eq!(engine.metric(SESSIONS).await, 2);
     for sql in &mut sql {
         assert_eq!(sql.value(&mut envoy, "SELECT count(*) FROM t").await, SqliteValue::Integer(1));

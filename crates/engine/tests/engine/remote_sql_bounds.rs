@@ -45,7 +45,7 @@ async fn more_actors_than_sessions_and_threads_take_turns() {
 
 #[tokio::test]
 async fn a_session_in_a_transaction_gives_its_place_to_nobody() {
-    let settings = json!({ "sqlite": { "remote_max_sessions": 1, "remote_statement_timeout_ms": 150 } });
+    let settings = json!({ "sqlite": { "remote_max_sessions": 1, "remote_statement_timeout_ms": 500 } });
     let (engine, mut envoy, mut actors) = actors(settings, 2).await;
     let [one, other] = &mut actors[..] else { unreachable!() };
     one.exec(&mut envoy, "CREATE TABLE t (k); BEGIN; INSERT INTO t VALUES (1)").await.unwrap();

@@ -192,7 +192,7 @@ pub(crate) fn metric_in(scrape: &str, name: &str) -> i64 {
 }
 
 /// Whatever a test does, the engine leaves nothing in its store that does not fit together.
-fn assert_whole(folder: &Path) {
+pub(crate) fn assert_whole(folder: &Path) {
     let mut said = Vec::new();
     let check = DataTask::Check { folder: Some(folder.to_owned()), here: true, json: false };
     let done = commands::run(&Config::default(), check, &mut said).unwrap();

@@ -43,6 +43,27 @@ fn commands_on_the_data_folder() {
 }
 
 #[test]
+fn a_running_engine_is_asked() {
+    let ask = |config: &[&str], endpoint: Option<&str>, namespace: &str, task: RemoteTask| {
+        let (endpoint, namespace) = (endpoint.map(str::to_owned), namespace.to_owned());
+        let token = endpoint.as_ref().map(|_| "t".to_owned());
+        let request = RemoteRequest { endpoint, token, namespace, actor: "abc".to_owned(), task };
+        Ok(Command::Remote { config_paths: config.iter().map(PathBuf::from).collect(), request })
+    };
+    let restore = RemoteTask::Restore { at: 1500 };
+    assert_eq!(
+        parse("rivet-engine actor --config a restore abc --at 1970-01-01T00:00:01.5Z"),
+        ask(&["a"], None, "default", restore)
+    );
+    let fork = |name: Option<&str>, at| RemoteTask::Fork { key: "k".to_owned(), name: name.map(str::to_owned), at };
+    assert_eq!(parse("rivet-engine actor fork abc --key k"), ask(&[], None, "default", fork(None, None)));
+    assert_eq!(
+        parse("rivet-engine actor fork abc --key k --name n --at 7 --endpoint http://h --token t --namespace ns"),
+        ask(&[], Some("http://h"), "ns", fork(Some("n"), Some(7)))
+    );
+}
+
+#[test]
 fn services_are_checked_and_otherwise_ignored() {
     assert_eq!(parse("rivet-engine start -s guard --services api_peer"), start(&[]));
     assert_eq!(parse("rivet-engine start --except-services bootstrap"), start(&[]));
@@ -58,6 +79,9 @@ fn usage_errors_and_version() {
         "restore",
         "actor",
         "actor export abc",
+        "actor restore abc",
+        "actor restore abc --at yesterday",
+        "actor fork abc",
         "start -s guard --except-services guard",
         "start --host localhost",
     ] {

@@ -5,6 +5,7 @@ use lifecycle::actor::{ActorError, Phase, StopWish};
 
 use super::super::cell::ActorCell;
 use super::*;
+use crate::records::actor_index;
 
 fn lost(host: &TestHost) -> ActorError {
     ActorError::EnvoyConnectionLost { envoy_key: host.host.key.clone() }
@@ -73,6 +74,27 @@ async fn a_start_that_was_shown_and_not_stored_is_shown_again_when_it_is() {
     // Its deadline is over with that.
     sleep(START).await;
     assert!(is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_destroyed_actor_owned_is_deleted_when_that_can_be_stored_again() {
+    let scene = Scene::start().await;
+    scene.normal_pool().await;
+    let actor = scene.create().await;
+    let waits = async || {
+        let row = scene.scheduler().0.store.get(vec![actor_index::reclaim(actor)]).await.unwrap();
+        row[0].is_some()
+    };
+    scene.mood.commit_ms.store(20, Ordering::Relaxed);
+    scene.post(actor, Input::Destroy);
+    // The end of the actor is stored, and the deletion has begun.
+    sleep(Duration::from_millis(30)).await;
+    scene.mood.is_full.store(true, Ordering::Relaxed);
+    sleep(super::super::lane::STORE_PAUSE).await;
+    assert!(scene.record(actor).await.is_destroyed() && waits().await);
+    scene.mood.is_full.store(false, Ordering::Relaxed);
+    sleep(super::super::lane::STORE_PAUSE + A_MOMENT).await;
+    assert!(!waits().await);
 }
 
 #[tokio::test(start_paused = true)]
