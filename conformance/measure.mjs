@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Measures what starting actors costs with the unmodified npm package, for one engine or for two in turn. See README.md.
+// Measures what actors and their data cost with the unmodified npm package, for one engine or for two in turn. See README.md.
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -12,8 +12,8 @@ const { bulk, space } = await import("./lib/measuring-storage.mjs");
 const { pause, until } = await import("./lib/wait.mjs");
 
 const USAGE =
-  "usage: node measure.mjs --engine PATH [--against PATH] [--only create|wake|idle|bulk|space] [--rounds N] [--clients N] [--count N] " +
-  "[--setting NAME=VALUE]";
+  "usage: node measure.mjs --engine PATH [--against PATH] [--only create|wake|idle|bulk|space] [--rounds N] [--clients N] " +
+  "[--count N] [--setting NAME=VALUE]";
 /** Clients, and how many actors they create or wake unless told otherwise. */
 const COUNTS = new Map([
   [1, 40],

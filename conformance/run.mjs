@@ -11,8 +11,11 @@ const { allCases } = await import("./cases/index.mjs");
 const { Runner } = await import("./lib/runner.mjs");
 
 const ENCODINGS = ["bare", "cbor", "json"];
-const USAGE =
-  "usage: node run.mjs --engine PATH [--proxy PATH] [--rust-ledger PATH] [--only NAME] [--encoding bare|cbor|json] [--reference] [--keep] [--list]";
+const USAGE = `usage: node run.mjs --engine PATH [--proxy PATH] [--rust-ledger PATH] [--only NAME] [--except NAME]
+       [--encoding bare|cbor|json] [--reference] [--keep] [--list]`;
+
+/** Whether a case is what `--only` or `--except` means: one case or all of a topic. */
+const isCalled = (wanted) => ({ name, topic }) => name === wanted || topic === wanted;
 
 function readOptions() {
   const { values } = parseArgs({
@@ -21,6 +24,7 @@ function readOptions() {
       proxy: { type: "string" },
       "rust-ledger": { type: "string" },
       only: { type: "string" },
+      except: { type: "string" },
       encoding: { type: "string" },
       reference: { type: "boolean", default: false },
       keep: { type: "boolean", default: false },
@@ -31,14 +35,18 @@ function readOptions() {
     throw new Error(`unknown encoding ${values.encoding}`);
   }
   if (!values.list && values.engine === undefined) throw new Error("--engine is missing");
-  const cases = allCases.filter(({ name, topic }) => [undefined, name, topic].includes(values.only));
-  if (cases.length === 0) throw new Error(`no case or topic is called ${values.only}; --list shows them`);
-  if (!values.list && values.proxy === undefined && cases.some(({ stack }) => stack?.endsWith("faulty"))) {
-    throw new Error("--proxy is missing: the cases of the topic faults need it");
-  }
-  if (!values.list && values["rust-ledger"] === undefined && cases.some(({ usesRust }) => usesRust)) {
-    throw new Error("--rust-ledger is missing: cases of the topic flavours need it");
-  }
+  const unknown = [values.only, values.except].find((one) => one !== undefined && !allCases.some(isCalled(one)));
+  if (unknown !== undefined) throw new Error(`no case or topic is called ${unknown}; --list shows them`);
+  const cases = allCases
+    .filter((one) => values.only === undefined || isCalled(values.only)(one))
+    .filter((one) => values.except === undefined || !isCalled(values.except)(one));
+  if (cases.length === 0) throw new Error("no case is left");
+  const need = (option, what, isNeeded) => {
+    if (values.list || values[option] !== undefined || !cases.some(isNeeded)) return;
+    throw new Error(`--${option} is missing: ${what} need it`);
+  };
+  need("proxy", "the cases of the topic faults", ({ stack }) => stack?.endsWith("faulty"));
+  need("rust-ledger", "the cases of the topic rust-crate", isCalled("rust-crate"));
   return { ...values, cases };
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The part of the crash suite that runs on the published npm package: applications that write while somebody else kills the
 // engine. `cargo xtask torture` starts it. Orders come as lines of JSON on standard input; each is answered with one line,
-// which has the counts of all writes, and a `violation` if there is one:
+// which has the counts of all writes, the ids of the actors, and a `violation` if there is one:
 //
 //   {"do":"audit"}                               the engine is up: waits for the host, starts one if there is none, compares
 //   {"do":"load"}                                begins to write; answered when each writer has had an answer
@@ -33,6 +33,7 @@ class Load {
     this.host = null;
     this.hosts = 0;
     this.losses = 0;
+    this.actors = new Set();
     this.writers = Array.from({ length: ACTORS }, (_, i) => {
       const client = createClient({ endpoint, encoding: ENCODINGS[i % ENCODINGS.length] });
       return new VaultWriter(client.vault.getOrCreate([`vault-${i}`]), seed + i);
@@ -54,7 +55,9 @@ class Load {
   async #auditOne(writer, isNew) {
     // An instance that has kept its memory would answer from it. It may be ending: the reply to its last commit was lost.
     if (!isNew) await until("an actor to take a nap", () => this.#nap(writer), { deadlineMs: DEADLINE_MS });
-    writer.check(await writer.handle.audit());
+    const found = await writer.handle.audit();
+    this.actors.add(found.id);
+    writer.check(found);
     await writer.forget();
   }
 
@@ -109,5 +112,5 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
     const code = error.group === undefined ? "" : ` (${error.group}.${error.code})`;
     violation = `npm package, ${order.do}: ${error.stack}${code}`;
   }
-  console.log(JSON.stringify({ counts: load.counts, violation }));
+  console.log(JSON.stringify({ counts: load.counts, actors: [...load.actors], violation }));
 }

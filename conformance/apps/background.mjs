@@ -14,7 +14,8 @@ const nap = (c) => {
 /** Answers every job with its square, and keeps what it saw. */
 export const worker = actor({
   state: { wakes: 0, seen: [] },
-  queues: { jobs: queue(), plain: queue() },
+  // Nobody waits for what is in the last one.
+  queues: { jobs: queue(), plain: queue(), kept: queue() },
   createVars,
   onWake,
   run: async (c) => {
@@ -31,6 +32,8 @@ export const worker = actor({
       await c.queue.send(name, body);
       return true;
     },
+    /** What has been in the queue longest of all. */
+    take: async (c) => (await c.queue.tryNext({ names: ["kept"] }))?.body ?? null,
   },
   options: { sleepTimeout: 120_000 },
 });

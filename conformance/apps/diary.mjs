@@ -39,10 +39,13 @@ export const diary = actor({
     },
     /** Inserts rows `first` to `last`, and fails at the end if it is told to: all of them or none. */
     insertMany: async (c, first, last, body, fail) => {
-      await c.db.transaction(async (tx) => {
-        for (let n = first; n <= last; n++) await tx.execute(INSERT, n, body);
-        if (fail) throw new Error("rolled back on purpose");
-      });
+      await c.db.transaction(
+        async (tx) => {
+          for (let n = first; n <= last; n++) await tx.execute(INSERT, n, body);
+          if (fail) throw new Error("rolled back on purpose");
+        },
+        { name: "insert-many" },
+      );
       return last - first + 1;
     },
     select: (c, statement, ...values) => c.db.execute(statement, ...values),

@@ -10,6 +10,7 @@ import { failing } from "./failing.mjs";
 import { guarded } from "./guarded.mjs";
 import { heavy } from "./heavy.mjs";
 import { ledger } from "./ledger.mjs";
+import { library } from "./library.mjs";
 import { lingering } from "./lingering.mjs";
 import { migrant } from "./migrant.mjs";
 import { plain } from "./plain.mjs";
@@ -17,6 +18,7 @@ import { hibernating, raw } from "./raw.mjs";
 import { shaky } from "./shaky.mjs";
 import { kv, sql } from "./storage.mjs";
 import { nonStarter, slowStarter } from "./unready.mjs";
+import { stubborn } from "./stubborn.mjs";
 import { vault } from "./vault.mjs";
 import { wire } from "./wire.mjs";
 
@@ -42,6 +44,7 @@ const registry = setup({
     heavy,
     ledger,
     shaky,
+    library,
     lingering,
     migrant,
     sql,
@@ -54,6 +57,7 @@ const registry = setup({
     hibernating,
     nonStarter,
     slowStarter,
+    stubborn,
     vault,
     wire,
   },

@@ -12,7 +12,7 @@ const insertRows = async (sql, first, last) => {
 
 const operations = {
   insert: (c, n) => insertRows(c.db, n, n),
-  insertMany: (c, first, last) => c.db.transaction((tx) => insertRows(tx, first, last)),
+  insertMany: (c, first, last) => c.db.transaction((tx) => insertRows(tx, first, last), { name: "insert-many" }),
   vacuum: (c) => c.db.execute("VACUUM"),
   note: async (c, text) => {
     c.state.notes.push(text);

@@ -15,12 +15,43 @@ export function rowText(n, bytes) {
     .slice(0, bytes);
 }
 
+/** Bytes travel as `{ hex }`: not every client encoding has them. */
+const fromWire = (value) => (value?.hex === undefined ? value : Buffer.from(value.hex, "hex"));
+
+/** For JSON, which has neither bytes nor large numbers. */
+function asText(_, value) {
+  if (typeof value === "bigint") return `${value}n`;
+  if (value instanceof Uint8Array || value instanceof ArrayBuffer) return { hex: Buffer.from(value).toString("hex") };
+  return value;
+}
+
 const database = db({
   onMigrate: async (sql) => {
     await sql.execute("CREATE TABLE IF NOT EXISTS entry (n INTEGER PRIMARY KEY, body TEXT NOT NULL)");
   },
   profiling: { enabled: false },
 });
+
+/** The rows of a statement, or SQLite's words about it. */
+async function outcomeOf(sql, { statement, values }) {
+  try {
+    return JSON.stringify(await sql.execute(statement, ...values.map(fromWire)), asText);
+  } catch (error) {
+    return `failed: ${(error.metadata?.error ?? error.message).split("sqlite execute statement: ").at(-1)}`;
+  }
+}
+
+async function outcomesOfTransaction(sql, statements, fails) {
+  const outcomes = [];
+  const all = async (tx) => {
+    for (const statement of statements) outcomes.push(await outcomeOf(tx, statement));
+    if (fails) throw new Error("taken back on purpose");
+  };
+  await sql.transaction(all, { name: "several" }).catch((error) => {
+    if (!fails) throw error;
+  });
+  return outcomes;
+}
 
 const lifeActions = {
   whoami,
@@ -70,6 +101,18 @@ export const sql = actor({
       );
     },
     select: (c, statement, ...values) => c.db.execute(statement, ...values),
+    /**
+     * Executes steps one after the other, and returns as text what each statement gave. A step is `statements`, each with its
+     * `values`; several make a transaction, which is taken back at the end if it `fails`.
+     */
+    each: async (c, steps) => {
+      const outcomes = [];
+      for (const { statements, fails } of steps) {
+        if (statements.length === 1) outcomes.push(await outcomeOf(c.db, statements[0]));
+        else outcomes.push(...(await outcomesOfTransaction(c.db, statements, fails)));
+      }
+      return outcomes;
+    },
     vacuum: async (c) => {
       await c.db.execute("VACUUM");
       return true;

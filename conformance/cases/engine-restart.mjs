@@ -73,6 +73,33 @@ async function alarmDuringOutage(t) {
   assertWokenOnce(before, await timer.whoami());
 }
 
+/** What actors own beside their state, read by instances that have never had it in memory. */
+async function killAsleep(t) {
+  const names = ["kv", "worker", "timer", "library"];
+  const [kv, worker, timer, library] = names.map((name) => t.client[name].getOrCreate(t.key(name)));
+  t.doing("storing pairs, jobs, a schedule, and tables through drizzle");
+  await kv.put("k", "v");
+  await kv.putBytes("bytes", [0, 255]);
+  for (const n of [1, 2]) await worker.push("kept", { n });
+  await timer.plan(600_000, "far");
+  assert.equal(await library.addAll([["Dune", 412], ["Emma", 474]]), 2);
+  const actors = [kv, worker, timer, library];
+  const before = await Promise.all(actors.map((actor) => actor.whoami()));
+  for (const [i, actor] of actors.entries()) {
+    await actor.nap();
+    await t.asleep(before[i].id);
+  }
+  await t.hosting(0);
+  await restartEngine(t, "SIGKILL");
+  t.doing("reading all of it after the restart");
+  assert.deepEqual([await kv.get("k"), await kv.getBytes("bytes")], ["v", [0, 255]]);
+  assert.deepEqual([await worker.take(), await worker.take(), await worker.take()], [{ n: 1 }, { n: 2 }, null]);
+  assert.equal((await timer.pending()).length, 1);
+  const books = await library.all();
+  assert.deepEqual(books.map(({ title }) => title), ["Dune", "Emma"]);
+  for (const [i, actor] of actors.entries()) assertWokenOnce(before[i], await actor.whoami());
+}
+
 const WRITERS = 8;
 const ROWS_PER_WRITER = 250;
 
@@ -157,6 +184,13 @@ export const cases = [
     name: "engine-restart-sigkill",
     about: "the same after kill -9",
     run: (t) => survives(t, "SIGKILL"),
+  },
+  {
+    ...shared,
+    name: "engine-restart-belongings",
+    about: "`c.kv`, queue, schedule and drizzle of actors that slept during a kill -9",
+    run: killAsleep,
+    encodings: "none",
   },
   {
     ...shared,

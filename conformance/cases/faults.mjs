@@ -193,8 +193,8 @@ async function hostLosesLink(t) {
 }
 
 /**
- * The link is cut on the way back, amid commits: they are made, and rivetkit, which is not told, fails them and starts
- * the actor again. What was acknowledged before and after is there, and nothing is there twice.
+ * The link is cut on the way back, amid commits: they are made, and rivetkit, which is not told, fails them. What was
+ * acknowledged before and after is there, and nothing is there twice.
  */
 async function hostLosesCommits(t) {
   const link = t.stack.hostLink;

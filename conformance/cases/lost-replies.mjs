@@ -3,6 +3,7 @@
 // It tells the user that the write has failed, and takes its own copy of the database back. What must hold then: the engine
 // takes the commit back, too, if it was made; so the same instance goes on, and nothing of the failed write is ever seen.
 import assert from "node:assert/strict";
+import { isStateSave } from "../lib/envoy.mjs";
 import { assertWokenOnce } from "./lifecycle.mjs";
 
 /** So many rows of 4,000 bytes do not fit into a single commit: they are staged, in two segments. */
@@ -33,11 +34,28 @@ const POINTS = [
   { write: ["vacuum"], kind: "commit", at: "reply", nth: 2 },
 ];
 
+/** What failed to be saved of a state is saved later, so there is nothing to tell the user. */
+const STATE_SAVE = { write: ["note", "kept"], kind: "commit", at: "reply" };
+
+/**
+ * The same for SQL that the engine executes. A statement of its own is made once the engine has it, as with any database: only
+ * the user is told that its outcome is not known. `made` says whether it must be, may be (null), or must not be. A transaction
+ * whose connection is lost before its end is never made.
+ */
+const REMOTE_POINTS = [
+  { write: ["insert", 2], kind: "execute", at: "request", made: false },
+  { write: ["insert", 2], kind: "execute", at: "sent", made: null },
+  { write: ["insert", 2], kind: "execute", at: "reply", made: true },
+  { write: ["insertMany", 2, 9], kind: "execute", at: "request", nth: 4, made: false },
+  { write: ["insertMany", 2, 9], kind: "execute", at: "reply", nth: 4, made: false },
+  { write: ["note", "kept"], kind: "batch", at: "reply", made: false },
+];
+
 const nameOf = ({ write, kind, at, nth = 1 }) => `${write[0]}, ${at} of ${kind} ${nth}`;
 
 /** An actor with one row, or with room that a VACUUM gives back. */
-async function prepare(t, point) {
-  const actor = t.client.shaky.getOrCreate(t.key("shaky"));
+async function prepare(t, client, point) {
+  const actor = client.shaky.getOrCreate(t.key("shaky"));
   await actor.carryOut("insert", 1);
   if (point.write[0] === "vacuum") {
     await actor.carryOut("insertMany", 2, 40);
@@ -46,51 +64,77 @@ async function prepare(t, point) {
   return { point, actor, before: await actor.whoami() };
 }
 
-/** Begins the write of each actor, and cuts the host's link when all of them are at their points. */
+/** Begins the write of each actor, and cuts the link of their host when all of them are at their points. */
 async function cutAmid(t, scenes) {
-  const reached = scenes.map(async ({ point, actor, before }) => {
-    const there = t.tap.hold(before.id, point.kind, point.at, point.nth);
-    await actor.begin(...point.write);
+  const reached = scenes.map(async ({ point: { write, kind, at, nth }, actor, before }) => {
+    const isWanted = (exchange) => exchange.kind === kind && isStateSave(exchange) === (kind === "commit" && write[0] === "note");
+    const there = t.tap.hold(before.id, isWanted, at, nth);
+    await actor.begin(...write);
     await there;
   });
   t.doing(`bringing ${scenes.length} actors to where their links are cut`);
   await Promise.all(reached);
-  const opened = t.tap.opened;
-  await t.tap.cut();
-  await t.until("the host to connect again", async () => t.tap.opened > opened && (await t.host.listing()) !== undefined);
+  const { opened } = t.tap;
+  const cut = await t.tap.cut();
+  await t.until("the hosts to connect again", () => t.tap.opened === opened + cut);
 }
 
-async function check(t, { point, actor, before }, rows) {
+/** The instance of before has been told that its write failed. */
+async function checkOutcome(t, { point, actor, before }) {
   const name = nameOf(point);
-  const instance = await t.until(`the outcome (${name})`, async () => {
+  const now = await t.until(`the outcome (${name})`, async () => {
     const now = await actor.whoami();
     return (now.instance !== before.instance || (await actor.outcomes()).length > 0) && now;
   });
-  assert.deepEqual(instance, before, `the same instance goes on (${name})`);
+  assert.deepEqual(now, before, `the same instance goes on (${name})`);
+  if (point.write[0] === "note") return;
   const [outcome] = await actor.outcomes();
   assert.match(outcome, /^failed/, `the user is told that it has failed (${name})`);
-  assert.deepEqual(await actor.rows(), rows, `nothing of the failed write is there (${name})`);
+}
+
+/** Writing goes on, and the next instance is given what the last one has seen. */
+async function checkAfterwards(t, { point, actor, before }, rows) {
+  const name = nameOf(point);
   await actor.carryOut("insert", 1_000);
   assert.deepEqual(await actor.rows(), [...rows, 1_000], `writing goes on (${name})`);
   assert.deepEqual(await actor.integrity(), [{ integrity_check: "ok" }], name);
-}
-
-/** What the engine gives the next instance is what the last one has seen. */
-async function checkAfterWake(t, { point, actor, before }, rows) {
-  t.doing(`waking the actor (${nameOf(point)})`);
   await actor.nap();
   await t.asleep(before.id);
-  assert.deepEqual(await actor.rows(), rows, `stored as it was seen (${nameOf(point)})`);
-  assert.deepEqual(await actor.integrity(), [{ integrity_check: "ok" }], nameOf(point));
+  t.doing(`waking the actor (${name})`);
+  assert.deepEqual(await actor.rows(), [...rows, 1_000], `stored as it was seen (${name})`);
+  assert.deepEqual(await actor.integrity(), [{ integrity_check: "ok" }], name);
+  if (point.write[0] === "note") assert.deepEqual(await actor.notes(), ["kept"]);
   assertWokenOnce(before, await actor.whoami());
 }
 
 async function everyBoundary(t) {
   t.doing("preparing the actors");
-  const scenes = await Promise.all(POINTS.map((point) => prepare(t, point)));
+  const scenes = await Promise.all([...POINTS, STATE_SAVE].map((point) => prepare(t, t.client, point)));
   await cutAmid(t, scenes);
-  for (const scene of scenes) await check(t, scene, [1]);
-  for (const scene of scenes) await checkAfterWake(t, scene, [1, 1_000]);
+  await Promise.all(
+    scenes.map(async (scene) => {
+      await checkOutcome(t, scene);
+      assert.deepEqual(await scene.actor.rows(), [1], `nothing of the failed write is there (${nameOf(scene.point)})`);
+      await checkAfterwards(t, scene, [1]);
+    }),
+  );
+}
+
+async function remoteStatements(t) {
+  await t.stack.addHost({ flavour: "remote", pool: "remote" });
+  const client = t.newClient("bare", t.engine.endpoint, "remote");
+  t.doing("preparing the actors");
+  const scenes = await Promise.all(REMOTE_POINTS.map((point) => prepare(t, client, point)));
+  await cutAmid(t, scenes);
+  await Promise.all(
+    scenes.map(async (scene) => {
+      const { made } = scene.point;
+      await checkOutcome(t, scene);
+      const rows = await scene.actor.rows();
+      assert.deepEqual(rows, (made ?? rows.includes(2)) ? [1, 2] : [1], nameOf(scene.point));
+      await checkAfterwards(t, scene, rows);
+    }),
+  );
 }
 
 export const cases = [
@@ -100,5 +144,12 @@ export const cases = [
     stack: "own-tapped",
     encodings: "none",
     run: everyBoundary,
+  },
+  {
+    name: "lost-replies-remote",
+    about: "the same amid SQL that the engine executes: open transactions are rolled back",
+    stack: "own-tapped",
+    encodings: "none",
+    run: remoteStatements,
   },
 ];

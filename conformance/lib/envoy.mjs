@@ -30,6 +30,9 @@ const REPLIES = new Map([
   [13, FAMILY_SQL],
 ]);
 
+/** What tells a host to start or to stop actors. */
+const COMMANDS = 1;
+
 const KV_OPERATIONS = ["get", "list", "put", "delete", "delete range", "drop"];
 
 /** Reads BARE values one after the other. */
@@ -126,6 +129,11 @@ function sql(reader) {
   reader.text();
   return { requestId, actorId: reader.text() };
 }
+
+/** Whether it saves the state of an actor with SQLite in the host: that is on page 5. When is up to a timer of the SDK. */
+export const isStateSave = ({ kind, pages }) => kind === "commit" && pages.length === 1 && pages[0] === 5;
+
+export const isCommand = (bytes) => bytes[0] === COMMANDS;
 
 /** A storage request of a host; null for any other message. */
 export function request(bytes) {

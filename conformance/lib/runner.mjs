@@ -16,8 +16,7 @@ const REFERENCE_PATIENCE = 3;
  *   that disturb only clients; they find the engine behind a proxy, as the host does), "own-faulty" (the same, fresh),
  *   "tapped" (shared by cases that watch what the host and the engine say to each other), "own-tapped" (the same, fresh),
  *   "crowd" (shared by cases that move hundreds of actors from host to host), "none" (starts its own things);
- * - `usesRust`: whether it starts the application of apps/rust-ledger;
- * - `settings`: what the engine of an "own" stack gets beyond the usual;
+ * - `settings`: what the engine of an "own" or "own-tapped" stack gets beyond the usual;
  * - `deadlineMs`.
  */
 function plan(cases, encodings) {
@@ -86,7 +85,7 @@ export class Runner {
       case "tapped":
         return this.sharedStack("tapped", { tapped: true });
       case "own-tapped":
-        return this.startStack(one.name, { tapped: true });
+        return this.startStack(one.name, { tapped: true, settings: one.settings });
       case "none":
         return null;
       default:

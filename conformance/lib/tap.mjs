@@ -8,6 +8,9 @@ import { freePorts } from "./ports.mjs";
 const NOT_FORWARDED = new Set(["connection", "upgrade", "host"]);
 const isHopByHop = (name) => NOT_FORWARDED.has(name) || name.startsWith("sec-websocket-");
 
+/** Close codes that say how a connection ended and are no part of a close frame. */
+const NEVER_SENT = new Set([1005, 1006, 1015]);
+
 const sent = (socket, data) => new Promise((resolve) => socket.send(data, resolve));
 
 export class Tap {
@@ -37,21 +40,30 @@ export class Tap {
   }
 
   /**
-   * Keeps back one message of an actor: the request (`at` "request") or the reply (`at` "reply") of the `nth` exchange of
-   * this kind from now on; `at` "sent" is a request that is sent as the last thing before the cut. The promise is fulfilled
+   * Keeps back one message of an actor: the request (`at` "request") or the reply (`at` "reply") of the `nth` exchange from
+   * now on that `isWanted`; `at` "sent" is a request that is sent as the last thing before the cut. The promise is fulfilled
    * when the message is there.
    */
-  hold(actorId, kind, at, nth = 1) {
-    return new Promise((reached) => this.holding.set(actorId, { kind, at, left: nth, reached, exchange: null }));
+  hold(actorId, isWanted, at, nth = 1) {
+    return new Promise((reached) => this.holding.set(actorId, { isWanted, at, left: nth, reached, exchange: null }));
   }
 
-  /** Cuts all connections of hosts; what was kept back is lost, but for requests that are to be sent. */
+  /**
+   * Cuts all connections of hosts, and returns how many there were. What was kept back is lost, but for requests that are to be
+   * sent.
+   */
   async cut() {
     const links = [...this.links];
     for (const link of links) link.deaf = true;
     await Promise.all([...this.holding.values()].map(({ send }) => send?.()));
     this.holding.clear();
     for (const link of links) link.end();
+    return links.length;
+  }
+
+  /** Lets no orders of the engine, to start or to stop an actor, reach the hosts that are connected now. */
+  withholdCommands() {
+    for (const link of this.links) link.uninstructed = true;
   }
 
   async stop() {
@@ -103,6 +115,8 @@ export class Tap {
     const link = {
       /** Whether the host hears nothing more. */
       deaf: false,
+      /** Whether it hears of nothing that it is to do. */
+      uninstructed: false,
       end: () => {
         this.links.delete(link);
         up.terminate();
@@ -111,7 +125,7 @@ export class Tap {
     };
     this.links.add(link);
     const toHost = (data) => {
-      if (!link.deaf) this.#fromEngine(data, waiting, down);
+      if (!link.deaf && !(link.uninstructed && envoy.isCommand(data))) this.#fromEngine(data, waiting, down);
     };
     for (const data of early) toHost(data);
     up.on("message", toHost);
@@ -124,8 +138,8 @@ export class Tap {
       one.on("close", (code, reason) => {
         this.links.delete(link);
         if (other.readyState !== WebSocket.OPEN) return;
-        if (code >= 1000 && code <= 1015 && ![1004, 1005, 1006, 1015].includes(code)) other.close(code, reason);
-        else other.terminate();
+        if (NEVER_SENT.has(code)) other.terminate();
+        else other.close(code, reason);
       });
     }
   }
@@ -137,7 +151,7 @@ export class Tap {
       this.exchanges.push(exchange);
       waiting.set(`${request.family} ${request.requestId}`, exchange);
       const rule = this.holding.get(request.actorId);
-      if (rule?.kind === request.kind && --rule.left === 0) rule.exchange = exchange;
+      if (rule?.isWanted(request) && --rule.left === 0) rule.exchange = exchange;
       if (rule?.exchange === exchange && rule.at === "sent") rule.send = () => sent(up, data);
       if (rule?.exchange === exchange && rule.at !== "reply") return rule.reached();
     }

@@ -6,6 +6,7 @@
 )]
 
 mod counts;
+mod rust_crate;
 mod steps;
 mod tools;
 
@@ -19,7 +20,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test                 everything the CI checks: format, lints, unit tests, documentation tests, conformance, a few kills
-  conformance [ARG..]  only the unmodified npm packages against an optimised build; arguments go to the runner
+  conformance [ARG..]  only the unmodified packages against an optimised build; arguments go to the runner
   simulate [SEEDS]     so many simulations of the control plane, 20000 unless told otherwise, beyond those of the tests
   torture [N [SEED]]   kills an engine N times under load, 200 unless told otherwise, and looks whether it has lost anything
   bench [ARG..]        the benchmarks of the store; arguments go to criterion

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     counts::Counts,
+    rust_crate,
     tools::{self, Stream},
 };
 
@@ -19,8 +21,11 @@ const SIMULATION: &str = "testkit/simulation";
 /// Far from the seeds of the tests.
 const FIRST_SEED: &str = "1000000";
 /// Kills of the crash suite in `test`, where there is time for no more, and by itself.
-const FEW_KILLS: &str = "5";
+const FEW_KILLS: &str = "4";
 const MANY_KILLS: &str = "200";
+
+/// The conformance cases that need the application on the Rust crate.
+const RUST_CRATE: &str = "rust-crate";
 
 /// Where things are.
 pub(crate) struct Repository {
@@ -61,7 +66,11 @@ fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Everything that must hold. The last line printed is the number of all tests.
 pub(crate) fn test(repository: &Repository, _: &[String]) -> Result<()> {
     step("tools", tools::provide_programs)?;
-    step("format", || tools::run(&mut repository.cargo(&["fmt", "--all", "--check"])))?;
+    let rust_crate = rust_crate::Build::begin(&repository.root, &repository.target)?;
+    step("format", || {
+        tools::run(&mut repository.cargo(&["fmt", "--all", "--check"]))?;
+        tools::run(&mut repository.cargo(&["fmt", "--manifest-path", rust_crate::MANIFEST, "--check"]))
+    })?;
     step("lints", || {
         let arguments = ["clippy", "--workspace", "--all-targets", "--features", SIMULATION, "--", "-D", "warnings"];
         tools::run(&mut repository.cargo(&arguments))?;
@@ -74,7 +83,7 @@ pub(crate) fn test(repository: &Repository, _: &[String]) -> Result<()> {
         tools::run_tests(&mut repository.cargo(&arguments), Stream::Stdout)
     })?);
     step("dependencies", || check_dependencies(repository))?;
-    counts.add(run_conformance(repository, &[])?);
+    counts.add(run_conformance(repository, &[], Some(rust_crate))?);
     run_torture(repository, FEW_KILLS, None)?;
     println!("\n{} passed, {} failed", counts.passed, counts.failed);
     Ok(())
@@ -106,26 +115,49 @@ fn check_dependencies(repository: &Repository) -> Result<()> {
 /// Only the conformance suite.
 pub(crate) fn conformance(repository: &Repository, arguments: &[String]) -> Result<()> {
     step("tools", tools::provide_programs)?;
-    run_conformance(repository, arguments)?;
+    let needs_rust_crate = option(arguments, "--only").is_none_or(|only| only.starts_with(RUST_CRATE));
+    let is_given = option(arguments, "--rust-ledger").is_some();
+    let rust_crate = (needs_rust_crate && !is_given).then(|| rust_crate::Build::begin(&repository.root, &repository.target));
+    run_conformance(repository, arguments, rust_crate.transpose()?)?;
     Ok(())
 }
 
-/// Runs the unmodified npm packages against our optimised build, or against the engine that the arguments name; and through
-/// the proxy of `testkit`.
-fn run_conformance(repository: &Repository, arguments: &[String]) -> Result<Counts> {
-    let mut runner = repository.command("node", &["conformance/run.mjs"]);
-    let names = |option: &str| arguments.iter().any(|argument| argument == option);
-    if !names("--engine") {
-        runner.arg("--engine").arg(optimised_engine(repository)?);
+/// The value of an option.
+fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let at = arguments.iter().position(|argument| argument == name)?;
+    arguments.get(at + 1).map(String::as_str)
+}
+
+/// Runs the unmodified packages against our optimised build, or against the engine that the arguments name; and through the
+/// proxy of `testkit`. The cases that wait for a build come last.
+fn run_conformance(repository: &Repository, arguments: &[String], rust_crate: Option<rust_crate::Build>) -> Result<Counts> {
+    let mut options = Vec::new();
+    if option(arguments, "--engine").is_none() {
+        options.extend(["--engine".into(), optimised_engine(repository)?.into_os_string()]);
     }
-    if !names("--proxy") {
+    if option(arguments, "--proxy").is_none() {
         // For the whole workspace and with its features, because the unit tests have built it so already.
         let build = ["build", "--workspace", "--features", SIMULATION, "--bin", "faulty-proxy"];
         step("faulty proxy", || tools::run(&mut repository.cargo(&build)))?;
-        runner.arg("--proxy").arg(repository.target.join("debug/faulty-proxy"));
+        options.extend(["--proxy".into(), repository.target.join("debug/faulty-proxy").into_os_string()]);
     }
     npm_packages(repository)?;
-    step("conformance", || tools::run_tests(runner.args(arguments), Stream::Stdout))
+    let run = |title: &str, more: &[&OsStr]| {
+        let mut runner = repository.command("node", &["conformance/run.mjs"]);
+        step(title, || tools::run_tests(runner.args(&options).args(arguments).args(more), Stream::Stdout))
+    };
+    let Some(build) = rust_crate else { return run("conformance", &[]) };
+    let mut counts = Counts::default();
+    let everything = option(arguments, "--only").is_none();
+    if everything {
+        counts.add(run("conformance", &["--except".as_ref(), RUST_CRATE.as_ref()])?);
+    }
+    let program = step("Rust crate: rest of the build", || build.finish())?;
+    let only: &[&str] = if everything { &["--only", RUST_CRATE] } else { &[] };
+    let mut more = vec![OsStr::new("--rust-ledger"), program.as_os_str()];
+    more.extend(only.iter().map(OsStr::new));
+    counts.add(run("conformance of the Rust crate", &more)?);
+    Ok(counts)
 }
 
 /// The engine that the suites run which see it as users do.
@@ -162,10 +194,15 @@ fn run_torture(repository: &Repository, kills: &str, seed: Option<&str>) -> Resu
     // For the whole workspace and with its features, because the unit tests have built it so already.
     let build = ["build", "--workspace", "--features", SIMULATION, "--example", "torture"];
     step("crash suite: build", || tools::run(&mut repository.cargo(&build)))?;
-    let mut suite = Command::new(repository.target.join("debug/examples/torture"));
-    suite.arg(engine).args(["--kills", kills, "--sdk", "conformance"]).current_dir(&repository.root);
-    suite.args(seed.iter().flat_map(|seed| ["--seed", seed]));
-    step(&format!("crash suite: {kills} kills"), || tools::run(&mut suite))
+    let suite = || {
+        let mut suite = Command::new(repository.target.join("debug/examples/torture"));
+        suite.arg(&engine).current_dir(&repository.root);
+        suite
+    };
+    step("crash suite: an engine that forgets is found out", || tools::run(suite().arg("--forget")))?;
+    let mut kill = suite();
+    kill.args(["--kills", kills, "--sdk", "conformance"]).args(seed.iter().flat_map(|seed| ["--seed", seed]));
+    step(&format!("crash suite: {kills} kills"), || tools::run(&mut kill))
 }
 
 /// Simulations with seeds that the tests do not have.
@@ -183,5 +220,6 @@ pub(crate) fn bench(repository: &Repository, arguments: &[String]) -> Result<()>
 
 /// Formats all code.
 pub(crate) fn fmt(repository: &Repository, _: &[String]) -> Result<()> {
-    tools::run(&mut repository.cargo(&["fmt", "--all"]))
+    tools::run(&mut repository.cargo(&["fmt", "--all"]))?;
+    tools::run(&mut repository.cargo(&["fmt", "--manifest-path", rust_crate::MANIFEST]))
 }

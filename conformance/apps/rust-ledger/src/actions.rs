@@ -50,8 +50,7 @@ action!(Plan(u64, String), "plan", plan -> u64);
 action!(Ring(String), "ring", ring -> String);
 action!(Nap, "nap", nap -> bool);
 
-pub(crate) type All =
-    (Whoami, Note, ReadMemory, Insert, InsertMany, Select, Put, Get, Push, Plan, Ring, Nap);
+pub(crate) type All = (Whoami, Note, ReadMemory, Insert, InsertMany, Select, Put, Get, Push, Plan, Ring, Nap);
 
 /// What the npm package puts before each key; the crate stores keys as they are.
 const KEY_PREFIX: u8 = 4;

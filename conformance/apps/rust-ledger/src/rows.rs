@@ -21,7 +21,8 @@ pub(crate) fn bind(value: &Value) -> Result<BindParam> {
 
 /// Rows by the names of their columns.
 pub(crate) fn objects(result: QueryResult) -> Result<Vec<BTreeMap<String, Value>>> {
-    let object = |row: Vec<ColumnValue>| result.columns.iter().cloned().zip(row).map(|(name, value)| Ok((name, json(value)?))).collect();
+    let object =
+        |row: Vec<ColumnValue>| result.columns.iter().cloned().zip(row).map(|(name, value)| Ok((name, json(value)?))).collect();
     result.rows.into_iter().map(object).collect()
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use protocol::envoy::{KvRequestData, ToRivet, ToRivetKvRequest};
 use serde_json::{Value, json};
-use testkit::client;
+use testkit::client::{self, Answer};
 use tokio::sync::watch;
 
 use crate::host::{Actors, until_running};
@@ -50,25 +50,27 @@ impl Churn {
     pub(crate) async fn audit(&mut self, address: SocketAddr) -> Checked {
         for (key, known) in std::mem::take(&mut self.known) {
             let alive = holder(address, &key).await;
-            let id = match known {
+            let known = match known {
                 Known::Perhaps => {
                     self.counts.indeterminate += 1;
                     self.counts.done_unanswered += u64::from(alive.is_some());
-                    alive
+                    alive.map(Known::Created)
                 }
-                Known::Created(id) if alive.as_ref() == Some(&id) => Some(id),
+                Known::Created(id) if alive.as_ref() == Some(&id) => Some(Known::Created(id)),
                 Known::Destroyed if alive.is_none() => None,
-                Known::PerhapsDestroyed(id) if alive.is_none() || alive.as_ref() == Some(&id) => {
+                Known::PerhapsDestroyed(_) if alive.is_none() => {
                     self.counts.indeterminate += 1;
-                    self.counts.done_unanswered += u64::from(alive.is_none());
-                    alive
+                    self.counts.done_unanswered += 1;
+                    None
                 }
+                // It may still be destroyed: that waits until its host has stopped it, or is given up.
+                Known::PerhapsDestroyed(id) if alive.as_ref() == Some(&id) => Some(Known::PerhapsDestroyed(id)),
                 Known::Created(_) | Known::Destroyed | Known::PerhapsDestroyed(_) => {
                     return Err(Violation(format!("the key {key} is held by {alive:?}, although {known:?}")));
                 }
             };
-            if let Some(id) = id {
-                self.known.insert(key, Known::Created(id));
+            if let Some(known) = known {
+                self.known.insert(key, known);
             }
             self.counts.audits += 1;
         }
@@ -94,11 +96,11 @@ impl Churn {
         }
     }
 
-    /// The actor whose turn it is to be destroyed, when there are enough.
+    /// The actor whose turn it is to be destroyed, perhaps once more, when there are enough.
     fn oldest(&self) -> Option<(String, String)> {
         let mut alive = self.known.iter().filter_map(|(key, known)| match known {
-            Known::Created(id) => Some((key.clone(), id.clone())),
-            Known::Perhaps | Known::PerhapsDestroyed(_) | Known::Destroyed => None,
+            Known::Created(id) | Known::PerhapsDestroyed(id) => Some((key.clone(), id.clone())),
+            Known::Perhaps | Known::Destroyed => None,
         });
         let oldest = alive.next();
         if alive.count() + 1 >= ALIVE { oldest } else { None }
@@ -150,11 +152,16 @@ pub(crate) fn creation(name: &str, pool: &str, key: Option<&str>) -> Value {
 /// # Panics
 /// When the engine refuses.
 pub(crate) async fn post(address: SocketAddr, path: &str, body: &Value) -> Option<Value> {
-    let request = http::Request::builder().method(Method::POST).uri(path).header("content-type", "application/json");
-    let request = request.body(Bytes::from(body.to_string()).into()).expect("a request");
-    let answer = client::try_send(address, request).await.ok()?;
+    let answer = try_post(address, path, body).await?;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     Some(answer.json())
+}
+
+/// The same, for those who may be refused.
+pub(crate) async fn try_post(address: SocketAddr, path: &str, body: &Value) -> Option<Answer> {
+    let request = http::Request::builder().method(Method::POST).uri(path).header("content-type", "application/json");
+    let request = request.body(Bytes::from(body.to_string()).into()).expect("a request");
+    client::try_send(address, request).await.ok()
 }
 
 /// The actor that holds a key.

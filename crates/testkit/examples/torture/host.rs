@@ -10,7 +10,7 @@ use protocol::envoy::{
     ActorCheckpoint, Command, CommandWrapper, Event, EventWrapper, Headers, MessageId, ResponseStart, ToEnvoy,
     ToEnvoyTunnelMessage, ToEnvoyTunnelMessageKind, ToRivet, ToRivetAckCommands, ToRivetTunnelMessage, ToRivetTunnelMessageKind,
 };
-use testkit::envoy::{EnvoyParams, FakeEnvoy, Run, running, stopped};
+use testkit::envoy::{EnvoyParams, FakeEnvoy, Run, headers_of, running, stopped};
 use testkit::in_time;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -123,8 +123,14 @@ impl RawHost {
         Self { params, line: Line::default(), actors: actors.clone(), runs: BTreeMap::new() }
     }
 
-    /// Connects, says again what was not acknowledged, and serves until the connection has ended. Says when it is connected.
-    pub(crate) async fn serve(mut self, address: SocketAddr, connected: oneshot::Sender<()>) -> Self {
+    /// Connects, says again what was not acknowledged, and serves until the connection has ended, or is to be cut. Says when it
+    /// is connected.
+    pub(crate) async fn serve(
+        mut self,
+        address: SocketAddr,
+        connected: oneshot::Sender<()>,
+        mut cut: watch::Receiver<bool>,
+    ) -> Self {
         let mut envoy = FakeEnvoy::join(address, &self.params).await;
         let (out, mut to_send) = mpsc::unbounded_channel();
         for (run, reported) in &self.runs {
@@ -144,6 +150,7 @@ impl RawHost {
                     Some(message) => self.take(&envoy, message),
                     None => break,
                 },
+                _ = cut.wait_for(|cut| *cut) => break,
             }
         }
         self.line.close();
@@ -174,7 +181,7 @@ impl RawHost {
                     }
                 }
             }
-            ToEnvoy::TunnelMessage(message) => answer_request(envoy, message),
+            ToEnvoy::TunnelMessage(message) => self.answer_request(envoy, message),
             ToEnvoy::KvResponse { request_id, .. }
             | ToEnvoy::SqliteGetPages { request_id, .. }
             | ToEnvoy::SqliteCommit { request_id, .. }
@@ -226,16 +233,22 @@ impl RawHost {
         let checkpoint = ActorCheckpoint { actor_id: run.actor_id.clone(), generation: run.generation, index };
         envoy.send(&ToRivet::Events(vec![EventWrapper { checkpoint, inner: event }]));
     }
-}
 
-/// Every request to an actor is answered at once.
-fn answer_request(envoy: &FakeEnvoy, ToEnvoyTunnelMessage { message_id, message_kind }: ToEnvoyTunnelMessage) {
-    if !matches!(message_kind, ToEnvoyTunnelMessageKind::RequestStart(_)) {
-        return;
+    /// Every request to an actor that runs here is answered at once.
+    fn answer_request(&self, envoy: &FakeEnvoy, ToEnvoyTunnelMessage { message_id, message_kind }: ToEnvoyTunnelMessage) {
+        let ToEnvoyTunnelMessageKind::RequestStart(request) = message_kind else { return };
+        let runs_here = self.runs.iter().any(|((actor_id, generation), reported)| {
+            *actor_id == request.actor_id
+                && !reported.has_stopped
+                && request.actor_generation.is_none_or(|wanted| wanted == *generation)
+        });
+        let (status, headers) = match runs_here {
+            true => (200, Headers::default()),
+            false => (503, headers_of(&[("x-rivet-error", "envoy.actor_not_found")])),
+        };
+        let head = ResponseStart { status, headers, body: Some(Bytes::new()), stream: false };
+        let message_id = MessageId { message_index: 0, ..message_id };
+        let message_kind = ToRivetTunnelMessageKind::ResponseStart(head);
+        envoy.send(&ToRivet::TunnelMessage(ToRivetTunnelMessage { message_id, message_kind }));
     }
-    let head =
-        ResponseStart { status: 200, headers: Headers::default(), body: Some(Bytes::from_static(b"awake")), stream: false };
-    let message_id = MessageId { message_index: 0, ..message_id };
-    let message_kind = ToRivetTunnelMessageKind::ResponseStart(head);
-    envoy.send(&ToRivet::TunnelMessage(ToRivetTunnelMessage { message_id, message_kind }));
 }

@@ -38,7 +38,7 @@ impl fmt::Debug for Write {
         match self {
             Self::Put(pairs) => {
                 write!(f, "put")?;
-                pairs.iter().try_for_each(|(key, value)| write!(f, " {}={}", shown(key), shown(value)))
+                pairs.iter().try_for_each(|(key, value)| write!(f, " {}={}", shown(key), brief(value)))
             }
             Self::Delete(keys) => {
                 write!(f, "delete")?;
@@ -50,10 +50,17 @@ impl fmt::Debug for Write {
     }
 }
 
-/// The beginning and the length.
-fn shown(bytes: &[u8]) -> String {
-    const SHOWN: usize = 8;
-    format!("{}:{}", bytes[..bytes.len().min(SHOWN)].escape_ascii(), bytes.len())
+/// A key, without what makes a long one long.
+fn shown(key: &[u8]) -> String {
+    const SHOWN: usize = 7;
+    format!("{:?}", String::from_utf8_lossy(&key[..key.len().min(SHOWN)]))
+}
+
+/// The beginning of a value, and its length.
+fn brief(value: &[u8]) -> String {
+    const SHOWN: usize = 3;
+    let beginning: String = value.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
+    format!("{beginning}..({})", value.len())
 }
 
 impl Content for Pairs {
@@ -71,11 +78,11 @@ impl Content for Pairs {
     fn difference(&self, found: &Self) -> String {
         const TOLD: usize = 6;
         let missing = self.0.iter().filter(|(key, _)| !found.0.contains_key(*key));
-        let missing = missing.map(|(key, value)| format!("{}={} is missing", shown(key), shown(value)));
+        let missing = missing.map(|(key, value)| format!("{}={} is missing", shown(key), brief(value)));
         let others = found.0.iter().filter(|(key, value)| self.0.get(*key) != Some(*value));
         let others = others.map(|(key, value)| match self.0.get(key) {
-            Some(wanted) => format!("{}={} instead of {}", shown(key), shown(value), shown(wanted)),
-            None => format!("{}={} is too much", shown(key), shown(value)),
+            Some(wanted) => format!("{}={} instead of {}", shown(key), brief(value), brief(wanted)),
+            None => format!("{}={} is too much", shown(key), brief(value)),
         });
         let all: Vec<String> = missing.chain(others).collect();
         format!("{} differences: {}", all.len(), all[..all.len().min(TOLD)].join(", "))

@@ -194,8 +194,9 @@ impl PageWriter {
         let mut request = self.commit_request(running, &commit);
         let head = self.ledger.expected().head;
         match flaw {
-            // There is none before the first.
-            Flaw::OldHead => request.expected_head_txid = Some(head.checked_sub(1).unwrap_or(1)),
+            // Not the one before the last: who names that over a new connection has the last commit taken back. There is none before
+            // the first.
+            Flaw::OldHead => request.expected_head_txid = Some(head.checked_sub(2).unwrap_or(head + 1)),
             Flaw::HeadToCome => request.expected_head_txid = Some(head + 1),
             Flaw::OtherGeneration => request.expected_generation = Some(u64::from(running.generation) + 1),
             Flaw::PageTwice => request.dirty_pages[2].pgno = request.dirty_pages[0].pgno,

@@ -23,6 +23,8 @@ pub(crate) struct SdkLoad {
     answers: Lines<BufReader<ChildStdout>>,
     /// What it counted last.
     counts: Value,
+    /// Its actors, once they were compared for the first time.
+    actor_ids: Vec<String>,
 }
 
 impl SdkLoad {
@@ -35,7 +37,7 @@ impl SdkLoad {
         let mut child = command.spawn().expect("Node.js starts");
         let orders = child.stdin.take().expect("a pipe");
         let answers = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        Self { child, orders, answers, counts: Value::Null }
+        Self { child, orders, answers, counts: Value::Null, actor_ids: Vec::new() }
     }
 
     /// Gives an order and waits until it is carried out.
@@ -46,6 +48,8 @@ impl SdkLoad {
         let line = answer.expect("a pipe").unwrap_or_else(|| panic!("the load of the SDK has ended after {order}"));
         let mut answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"));
         self.counts = answer["counts"].take();
+        let ids = answer["actors"].as_array().into_iter().flatten();
+        self.actor_ids = ids.filter_map(|id| id.as_str().map(str::to_owned)).collect();
         match answer["violation"].as_str() {
             Some(violation) => Err(Violation(violation.to_owned())),
             None => Ok(()),
@@ -72,6 +76,10 @@ impl SdkLoad {
         let Self { mut child, orders, .. } = self;
         drop(orders);
         in_time("the end of the SDK's load", child.wait()).await.expect("the end of a process");
+    }
+
+    pub(crate) fn actor_ids(&self) -> impl Iterator<Item = &str> {
+        self.actor_ids.iter().map(String::as_str)
     }
 
     /// What became of what it wrote.

@@ -1,11 +1,12 @@
 //! A writer of SQL that the engine executes: transactions in one request and over several, of every size, and such as fail
-//! or are taken back.
+//! or are taken back. Its tables can also be put back to what they were.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 use protocol::envoy::{
-    SqliteBatchStatement, SqliteColumnValue, SqliteExecuteBatchRequest, SqliteExecuteRequest, SqliteExecuteResult, ToEnvoy,
-    ToRivet,
+    SqliteBatchStatement, SqliteColumnValue, SqliteExecRequest, SqliteExecuteBatchRequest, SqliteExecuteRequest,
+    SqliteExecuteResult, ToEnvoy, ToRivet,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -26,20 +27,20 @@ const LARGE_ROW_BYTES: i64 = 4_000;
 /// Transactions that stay in the table.
 const KEPT: i64 = 300;
 
-const CREATE: [&str; 3] = [
-    "CREATE TABLE IF NOT EXISTS account (id INTEGER PRIMARY KEY, money INTEGER NOT NULL) STRICT",
-    "CREATE TABLE IF NOT EXISTS part (tx INTEGER, n INTEGER, parts INTEGER NOT NULL, body TEXT, PRIMARY KEY (tx, n)) \
-     STRICT, WITHOUT ROWID",
-    "WITH RECURSIVE number(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n < 7) \
-     INSERT OR IGNORE INTO account SELECT n, 1000 FROM number",
-];
+const CREATE: &str = "BEGIN;
+    CREATE TABLE IF NOT EXISTS account (id INTEGER PRIMARY KEY, money INTEGER NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS part (tx INTEGER, n INTEGER, parts INTEGER NOT NULL, body TEXT, PRIMARY KEY (tx, n))
+        STRICT, WITHOUT ROWID;
+    WITH RECURSIVE number(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n < 7)
+        INSERT OR IGNORE INTO account SELECT n, 1000 FROM number;
+    COMMIT";
 const READ_PARTS: &str =
     "SELECT tx, count(*), min(parts), max(parts), coalesce(sum(length(body)), 0) FROM part GROUP BY tx ORDER BY tx";
 const READ_ACCOUNTS: &str = "SELECT id, money FROM account ORDER BY id";
 const READ_SUM: &str = "SELECT count(*), (SELECT sum(money) FROM account) FROM part";
 
 /// What the tables of one actor hold.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Tables {
     accounts: Vec<i64>,
     /// Rows and bytes of each transaction.
@@ -49,6 +50,17 @@ pub(crate) struct Tables {
 impl Tables {
     fn new() -> Self {
         Self { accounts: vec![MONEY; ACCOUNTS as usize], parts: BTreeMap::new() }
+    }
+
+    fn transact(&mut self, done: &Transaction) {
+        self.accounts[done.from as usize] -= done.amount;
+        self.accounts[done.to as usize] += done.amount;
+        self.parts.retain(|tx, _| *tx > done.tx - KEPT);
+        if done.bytes > 0 {
+            // Makes room for itself.
+            self.parts.values_mut().for_each(|(_, bytes)| *bytes = 0);
+        }
+        self.parts.insert(done.tx, (done.rows, done.rows * done.bytes));
     }
 }
 
@@ -64,18 +76,28 @@ pub(crate) struct Transaction {
     amount: i64,
 }
 
-impl Content for Tables {
-    type Write = Transaction;
+impl fmt::Debug for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} transactions up to {:?}", self.parts.len(), self.parts.keys().next_back())
+    }
+}
 
-    fn apply(&mut self, done: &Transaction) {
-        self.accounts[done.from as usize] -= done.amount;
-        self.accounts[done.to as usize] += done.amount;
-        self.parts.retain(|tx, _| *tx > done.tx - KEPT);
-        if done.bytes > 0 {
-            // Makes room for itself.
-            self.parts.values_mut().for_each(|(_, bytes)| *bytes = 0);
+/// What becomes of the tables at once.
+#[derive(Clone, Debug)]
+pub(crate) enum Write {
+    Transaction(Transaction),
+    /// They are what they were at some time.
+    Restore(Tables),
+}
+
+impl Content for Tables {
+    type Write = Write;
+
+    fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Transaction(transaction) => self.transact(transaction),
+            Write::Restore(past) => self.clone_from(past),
         }
-        self.parts.insert(done.tx, (done.rows, done.rows * done.bytes));
     }
 
     fn difference(&self, found: &Self) -> String {
@@ -148,6 +170,10 @@ impl SqlWriter {
         Self { actor_id: actor_id.to_owned(), actor, ledger, random, next_tx: 1, script: VecDeque::new() }
     }
 
+    pub(crate) fn actor_id(&self) -> &str {
+        &self.actor_id
+    }
+
     /// Thinks of something to do next.
     fn plan(&mut self) {
         let choice = self.random.random_range(0..100);
@@ -181,13 +207,13 @@ impl SqlWriter {
         match step {
             Step::Batch(transaction) => {
                 let asked = self.batch(running, transaction.statements());
-                self.ledger.sent(transaction);
+                self.ledger.sent(Write::Transaction(transaction));
                 (Asked::Write, asked)
             }
             Step::Statement(sql) => (Asked::Part, self.execute(running, &sql)),
             Step::Commit(transaction) => {
                 let asked = self.execute(running, "COMMIT");
-                self.ledger.sent(transaction);
+                self.ledger.sent(Write::Transaction(transaction));
                 (Asked::Write, asked)
             }
             Step::FailingBatch(transaction) => {
@@ -278,7 +304,13 @@ impl Writer for SqlWriter {
     }
 
     fn ask_all(&self, running: &Running) -> Vec<Pending> {
-        let create = self.batch(running, CREATE.map(str::to_owned).to_vec());
+        let data = SqliteExecRequest {
+            namespace_id: NAMESPACE.to_owned(),
+            actor_id: self.actor_id.clone(),
+            generation: running.generation.into(),
+            sql: CREATE.to_owned(),
+        };
+        let create = running.host.ask(|request_id| ToRivet::SqliteExec { request_id, data });
         let reads = ["PRAGMA integrity_check", READ_ACCOUNTS, READ_PARTS].map(|sql| self.execute(running, sql));
         std::iter::once(create).chain(reads).collect()
     }
@@ -313,12 +345,14 @@ fn numbers(result: Option<&SqliteExecuteResult>) -> Result<Vec<Vec<i64>>, String
     rows.iter().map(|row| row.iter().map(number).collect()).collect()
 }
 
-/// The results of a statement, or of those of a batch; or the refusal in words.
+/// The results of a statement, or of those of a batch, or none of a script; or the refusal in words.
 fn results(answer: ToEnvoy) -> Result<Vec<SqliteExecuteResult>, String> {
     if let ToEnvoy::SqliteExecute { data, .. } = answer {
         or_refusal(data).map(|done| vec![done.result])
     } else if let ToEnvoy::SqliteExecuteBatch { data, .. } = answer {
         or_refusal(data).map(|done| done.results)
+    } else if let ToEnvoy::SqliteExec { data, .. } = answer {
+        or_refusal(data).map(|_| Vec::new())
     } else {
         panic!("{answer:?} answers a request for SQL")
     }
