@@ -13,6 +13,9 @@ use crate::record::{self, PREFIX_BYTES, Subspace};
 use crate::sqlite::history;
 use crate::{Bytes, Damaged, page, segment};
 
+#[cfg(test)]
+mod tests;
+
 /// Something that should not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -406,6 +409,9 @@ impl<'a> Walk<'_, 'a> {
                 }
                 if ledger.history.is_some_and(|kept| kept.first <= head) {
                     bytes += (key.len() + value.len()) as u64;
+                } else if !ledger.old_notes {
+                    let message = format!("there are notes of commit {head}, from before its history");
+                    self.find(Some(actor), "history.unknown", key, message);
                 }
             }
         }

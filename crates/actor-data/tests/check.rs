@@ -176,9 +176,10 @@ proptest! {
     }
 }
 
-/// Rows of every kind: an open stage, too, and long keys.
+/// Rows of every kind: an open stage, too, long keys, and a past.
 async fn rich() -> World {
-    let world = World::new().await;
+    let mut world = World::new().await;
+    world.start_with_history(60).await;
     world.commit(&[(1, 1), (2, 2), (3, 3)], 3).await.unwrap();
     for number in [0, 1, 2, 3, 7] {
         world.kv(put(number, 10)).await;
@@ -203,7 +204,7 @@ async fn write(world: &World, change: impl FnOnce(&mut Batch)) {
 async fn a_changed_byte_is_found_in_every_row() {
     let world = rich().await;
     let all = rows(&world).await;
-    assert_eq!(all.iter().map(|(key, _)| key[0]).collect::<std::collections::BTreeSet<_>>(), (0x40..=0x46).collect());
+    assert_eq!(all.iter().map(|(key, _)| key[0]).collect::<std::collections::BTreeSet<_>>(), (0x40..=0x48).collect());
     for (key, value) in all {
         for place in [0, value.len() / 2, value.len() - 1] {
             let mut changed = value.to_vec();
@@ -235,7 +236,8 @@ async fn a_missing_row_is_found_where_others_tell_of_it() {
             0x43 | 0x44 => assert_eq!(codes, ["ledger.stage"]),
             0x45 if key.len() > 19 + 1_900 => assert_eq!(codes, ["kv.unreachable"]),
             0x45 => assert_eq!(codes, ["ledger.kv_bytes"]),
-            _ => assert_eq!(codes, ["kv.bucket", "ledger.kv_bytes"]),
+            0x46 => assert_eq!(codes, ["kv.bucket", "ledger.kv_bytes"]),
+            _ => assert_eq!(codes, ["ledger.history_bytes"]),
         }
         write(&world, |batch| batch.put(key, value)).await;
     }
@@ -309,7 +311,7 @@ async fn damage_concerns_one_actor_only() {
                 let refused = world.kv(all).await;
                 assert!(matches!(&refused, KvResponseData::Error { message } if message.contains("damaged")), "{refused:?}");
             }
-            // Nobody reads what is staged before it is published.
+            // Nobody reads what is staged before it is published, nor the past before it is wanted back.
             _ => {}
         }
         assert_eq!(other.read([1]).await.unwrap(), [(1, 5)]);

@@ -273,10 +273,10 @@ impl Database {
     /// SQLite has committed. It may have cut the file off after that, which has to be committed too; but there is no way to
     /// fail any more, and no harm in a file that is too long: the next commit sees to it.
     pub(crate) fn committed(&mut self) {
-        self.blocks.set_must_succeed(false);
         if self.is_dirty() && self.sync() == Err(Failed) {
             tracing::warn!(failure = ?self.failure, "a database could not be cut off after its commit");
         }
+        self.blocks.set_must_succeed(false);
     }
 
     fn check_usable(&mut self) -> Result<(), Failed> {

@@ -60,29 +60,33 @@ fn collect_rows(
     let mut bytes: usize = columns.iter().map(|name| name.len() + ITEM_BYTES).sum();
     let mut rows = Vec::new();
     while has_row {
-        let bytes_before = bytes;
         bytes += ITEM_BYTES;
+        take(charge, ITEM_MEMORY_BYTES)?;
         let mut row = Vec::with_capacity(columns.len());
         for column in 0..columns.len() {
             // Before it is copied, and then what it has become.
-            if bytes + statement.column_bytes(column) > max_bytes {
+            let stored = statement.column_bytes(column);
+            if bytes + stored > max_bytes {
                 return Err(NoRows::TooLarge);
             }
+            take(charge, ITEM_MEMORY_BYTES + stored)?;
             let value = statement.column(column)?;
-            bytes += value_bytes(&value);
+            let counted = value_bytes(&value);
+            take(charge, (counted - ITEM_BYTES).saturating_sub(stored))?;
+            bytes += counted;
             row.push(value);
         }
         if bytes > max_bytes {
             return Err(NoRows::TooLarge);
         }
-        let unseen = (ITEM_MEMORY_BYTES - ITEM_BYTES) * (1 + row.len());
-        if !charge.grow(bytes - bytes_before + unseen) {
-            return Err(NoRows::NoRoom);
-        }
         rows.push(row);
         has_row = connection.step(statement).map_err(NoRows::Refused)?;
     }
     Ok(Collected { result: SqliteQueryResult { columns, rows }, bytes })
+}
+
+fn take(charge: &mut Charge, bytes: usize) -> Result<(), NoRows> {
+    if bytes == 0 || charge.grow(bytes) { Ok(()) } else { Err(NoRows::NoRoom) }
 }
 
 fn value_bytes(value: &SqliteColumnValue) -> usize {

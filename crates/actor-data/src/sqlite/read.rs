@@ -49,20 +49,7 @@ impl ActorData {
         let fault = check(&request.pgnos);
         let wanted = if fault.is_ok() { sorted(&request.pgnos) } else { Vec::new() };
 
-        let mut overlay = None;
-        let (ledger, rows) = loop {
-            let reads = reads(&actor, &wanted, overlay);
-            let found = self.store.read(reads.clone()).await?;
-            let standing = Standing::decode(&actor, found.keys[0].as_deref(), found.keys[1].as_deref())?;
-            let ledger = guard.admit(standing)?;
-            // Rare: pages of a staged commit that did not move yet. They must come from the same snapshot.
-            if ledger.published().is_some() && overlay != ledger.published() {
-                overlay = ledger.published();
-                continue;
-            }
-            let rows = rows(&reads, found, &ledger)?;
-            break (ledger, rows);
-        };
+        let (ledger, rows) = self.newest_rows(actor, guard, &wanted).await?;
         self.tidy(actor, guard.generation, &ledger);
         fault?;
         let (size, head_txid) = (ledger.size, Some(ledger.head));
@@ -79,6 +66,24 @@ impl ActorData {
         }
         let pages = pages.into_iter().map(|(pgno, bytes)| SqliteFetchedPage { pgno, bytes: Some(bytes) });
         Ok(SqliteGetPagesOk { pages: pages.collect(), head_txid })
+    }
+
+    /// The rows of pages, in ascending order of their numbers, and the ledger, from one snapshot.
+    async fn newest_rows(&self, actor: Id, guard: Guard, wanted: &[u32]) -> Result<(Ledger, BTreeMap<u32, Row>), SqliteError> {
+        let mut overlay = None;
+        loop {
+            let reads = reads(&actor, wanted, overlay);
+            let found = self.store.read(reads.clone()).await?;
+            let standing = Standing::decode(&actor, found.keys[0].as_deref(), found.keys[1].as_deref())?;
+            let ledger = guard.admit(standing)?;
+            // Rare: pages of a staged commit that did not move yet. They must come from the same snapshot.
+            if ledger.published().is_some() && overlay != ledger.published() {
+                overlay = ledger.published();
+                continue;
+            }
+            let rows = rows(&reads, found, &ledger)?;
+            return Ok((ledger, rows));
+        }
     }
 
     /// Pages that go along with those that a host asked for. None if anything is in the way: the host will ask for what it

@@ -6,7 +6,7 @@
 //! | rows above the size | a change that shrinks the database | the size must not go up |
 //! | rows of stages that came to nothing | `begin`, a commit in between, a stage that was taken back | nobody reads them |
 //! | rows of a restore that came to nothing | an error, or the end of the process | nobody reads them |
-//! | notes of the past that are too old, or too many (`history::prune`) | commits with history | nobody needs them; only in the background |
+//! | notes of the past that are too old or too many | commits with history | nobody needs them (`history::prune`) |
 //!
 //! The ledger knows of all of them, so after a crash the next request finds and does them. The first two destroy what is
 //! needed to take a commit back (`undo`); so they wait until its host has shown that it knows of it: each step of the

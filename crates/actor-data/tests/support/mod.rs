@@ -59,6 +59,14 @@ impl World {
         self.store.write(batch).await.unwrap();
     }
 
+    /// The next generation starts, and keeps history.
+    pub(crate) async fn start_with_history(&mut self, retention_s: u32) {
+        self.generation += 1;
+        let mut batch = Batch::new();
+        fence::set_generation_with_history(&mut batch, &self.actor, self.generation, retention_s);
+        self.store.write(batch).await.unwrap();
+    }
+
     pub(crate) async fn destroy(&self) {
         let mut batch = Batch::new();
         fence::mark_destroyed(&mut batch, &self.actor);

@@ -19,10 +19,8 @@ pub(crate) struct StorageMetrics {
 pub(crate) enum Kind {
     KeyValue,
     GetPages,
+    /// Or a step of one.
     Commit,
-    StageBegin,
-    StageSegment,
-    Finalize,
 }
 
 impl StorageMetrics {
@@ -32,9 +30,9 @@ impl StorageMetrics {
             ToEnvoy::KvResponse { data, .. } => (Kind::KeyValue, !matches!(data, KvResponseData::Error { .. })),
             ToEnvoy::SqliteGetPages { data, .. } => (Kind::GetPages, data.is_ok()),
             ToEnvoy::SqliteCommit { data, .. } => (Kind::Commit, data.is_ok()),
-            ToEnvoy::SqliteCommitStageBegin { data, .. } => (Kind::StageBegin, data.is_ok()),
-            ToEnvoy::SqliteCommitStageSegment { data, .. } => (Kind::StageSegment, data.is_ok()),
-            ToEnvoy::SqliteCommitFinalize { data, .. } => (Kind::Finalize, data.is_ok()),
+            ToEnvoy::SqliteCommitStageBegin { data, .. } => (Kind::Commit, data.is_ok()),
+            ToEnvoy::SqliteCommitStageSegment { data, .. } => (Kind::Commit, data.is_ok()),
+            ToEnvoy::SqliteCommitFinalize { data, .. } => (Kind::Commit, data.is_ok()),
             ToEnvoy::Init(_)
             | ToEnvoy::Commands(_)
             | ToEnvoy::AckEvents(_)
@@ -53,17 +51,13 @@ impl StorageMetrics {
 
 impl Label for Kind {
     const KEY: &'static str = "type";
-    const ALL: &'static [Self] =
-        &[Self::KeyValue, Self::GetPages, Self::Commit, Self::StageBegin, Self::StageSegment, Self::Finalize];
+    const ALL: &'static [Self] = &[Self::KeyValue, Self::GetPages, Self::Commit];
 
     fn name(self) -> &'static str {
         match self {
             Self::KeyValue => "kv",
             Self::GetPages => "get_pages",
             Self::Commit => "commit",
-            Self::StageBegin => "stage_begin",
-            Self::StageSegment => "stage_segment",
-            Self::Finalize => "finalize",
         }
     }
 

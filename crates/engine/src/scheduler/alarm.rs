@@ -205,7 +205,11 @@ mod tests {
 
     #[tokio::test]
     async fn other_databases_stay_as_they_were() {
-        for script in ["CREATE TABLE mine (n)", "CREATE TABLE _rivet_runtime (id)", "CREATE VIEW _rivet_runtime AS SELECT 1 AS last_pushed_alarm"] {
+        for script in [
+            "CREATE TABLE mine (n)",
+            "CREATE TABLE _rivet_runtime (id)",
+            "CREATE VIEW _rivet_runtime AS SELECT 1 AS last_pushed_alarm",
+        ] {
             let (as_it_is, fork) = copied(script).await;
             assert_eq!(*as_it_is.0.lock(), *fork.0.lock(), "{script}");
         }

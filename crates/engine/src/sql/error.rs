@@ -62,7 +62,9 @@ impl From<SqlError> for SqliteErrorResponse {
         let named = |group: &str, code: &str| Self { group: group.to_owned(), code: code.to_owned(), message };
         match error {
             SqlError::OtherNamespace | SqlError::Panicked => named("core", "internal_error"),
-            SqlError::NotCurrent { .. } | SqlError::TransactionLost | SqlError::TransactionExpired(_) => named("depot", FENCE_CODE),
+            SqlError::NotCurrent { .. } | SqlError::TransactionLost | SqlError::TransactionExpired(_) => {
+                named("depot", FENCE_CODE)
+            }
             SqlError::Timeout(_) => named("sqlite", "statement_timeout"),
             SqlError::NoThread(_) => named("sqlite", "remote_overloaded"),
             SqlError::NoPlace(_) => named("sqlite", "remote_sessions_exhausted"),

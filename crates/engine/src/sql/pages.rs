@@ -3,8 +3,8 @@
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use actor_data::{ActorData, Caller};
 use actor_data::limits::{COMMIT_MAX_PAGES, READ_MAX_PAGES, SEGMENT_SPAN_PAGES, SHARD_PAGES};
+use actor_data::{ActorData, Caller};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol::envoy::{

@@ -289,7 +289,9 @@ impl<S> Table<S> {
                 // What is further away than can be said is never.
                 Some((actor, since.checked_add(patience)?))
             }
-            State::Idle { rest: Rest::Reluctant { .. }, .. } | State::Closed { .. } | State::Busy { .. } | State::Poisoned(_) => None,
+            State::Idle { rest: Rest::Reluctant { .. }, .. } | State::Closed { .. } | State::Busy { .. } | State::Poisoned(_) => {
+                None
+            }
         }
     }
 

@@ -189,8 +189,7 @@ enum Event {
     GenerationEnded { actor: u8, generation: u32 },
     ConnectionEnded(u64),
     Evict,
-    /// Whatever rests has rested for too long.
-    Expire,
+    ExpireAll,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -203,7 +202,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..4u8, 1..4u32).prop_map(|(actor, generation)| Event::GenerationEnded { actor, generation }),
         1 => (1..4u64).prop_map(Event::ConnectionEnded),
         1 => Just(Event::Evict),
-        1 => Just(Event::Expire),
+        1 => Just(Event::ExpireAll),
     ]
 }
 
@@ -268,7 +267,7 @@ proptest! {
                     census.closed(closed);
                 }
                 Event::Evict => census.closed(table.evict()),
-                Event::Expire => {
+                Event::ExpireAll => {
                     let patience = Patience { idle: Duration::ZERO, in_transaction: Duration::ZERO };
                     let closed = table.expire(patience, now, &fence());
                     census.closed(closed);

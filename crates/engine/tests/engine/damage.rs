@@ -45,9 +45,8 @@ async fn who_asks_for_what_is_damaged_hears_that_it_is() {
     .await;
 
     let (_process, address) = on(folder.path());
-    let kv = async |actor: &str| {
-        client::call(address, Method::GET, &format!("/actors/{actor}/kv/keys/a2V5?namespace=default")).await
-    };
+    let kv =
+        async |actor: &str| client::call(address, Method::GET, &format!("/actors/{actor}/kv/keys/a2V5?namespace=default")).await;
     let act = async |action: &str, body: Value| {
         client::call_with(address, Method::POST, &format!("/actors/{hurt}/{action}?namespace=default"), &body).await
     };

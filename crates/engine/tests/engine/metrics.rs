@@ -18,7 +18,7 @@ pub(crate) const HELD: [&str; 7] = [
     "rivet_guard_in_flight_request_count",
     "rivet_envoy_outbox_bytes",
 ];
-const SCRAPE_LINES_MAX: usize = 700;
+const SCRAPE_LINES_MAX: usize = 800;
 /// Elsewhere the operating system is not asked.
 const ON_LINUX: bool = cfg!(target_os = "linux");
 

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use protocol::envoy::SqliteValue;
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value, ValueRef};
 use sqlite_vfs::{Session, SessionError, SessionOptions};
 
 use crate::support::{Fate, MemoryPages};
@@ -34,7 +34,7 @@ const CONTENT: [&str; 7] = [
 
 #[derive(Debug, Clone)]
 enum Step {
-    Run(String),
+    Run(String, Vec<SqliteValue>),
     /// The session ends, perhaps in the middle of a transaction, and another begins.
     Reopen,
     JournalMode(&'static str),
@@ -73,10 +73,40 @@ fn statement() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Values of every kind, at the edges of each.
+fn value() -> impl Strategy<Value = SqliteValue> {
+    let floats = prop::sample::select(vec![0.5, -0.0, 1e300, f64::INFINITY, f64::NAN, f64::MIN_POSITIVE]);
+    let texts = prop::sample::select(vec!["", "a", "a\0b", "\0", "42", "4.5e1", "ä🦀", "\u{feff}x"]);
+    let blobs = prop::sample::select(vec![&b""[..], b"\0", b"a\0b", b"\xff\xfe", b"42"]);
+    prop_oneof![
+        Just(SqliteValue::Null),
+        (0..40_i64).prop_map(SqliteValue::Integer),
+        prop::sample::select(vec![i64::MIN, -1, i64::MAX]).prop_map(SqliteValue::Integer),
+        floats.prop_map(SqliteValue::Float),
+        texts.prop_map(|text| SqliteValue::Text(text.into())),
+        blobs.prop_map(|blob| SqliteValue::Blob(blob.into())),
+    ]
+}
+
+/// A statement and its parameters, or fewer than it has.
+fn with_parameters() -> impl Strategy<Value = (String, Vec<SqliteValue>)> {
+    let sql = prop::sample::select(vec![
+        "INSERT OR REPLACE INTO a VALUES (?1 & 63, ?2, ?3, ?4)",
+        "INSERT INTO s (a, v) VALUES (?2, coalesce(?1, ?3)) RETURNING *",
+        "INSERT INTO w VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET v = excluded.v || ?4",
+        "UPDATE a SET t = ?, b = ? WHERE id = ?",
+        "SELECT * FROM w WHERE k >= ? AND v IS NOT ? AND l IS NOT ?",
+        "SELECT ?1, typeof(?1), length(?1), hex(?1), ?1 || ?2, ?1 = ?3, CAST(?1 AS TEXT), CAST(?2 AS BLOB)",
+    ]);
+    (sql.prop_map(String::from), prop::collection::vec(value(), 0..=2))
+        .prop_flat_map(|(sql, few)| (Just(sql), prop_oneof![1 => Just(few), 4 => prop::collection::vec(value(), 3)]))
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let fate = prop::sample::select(vec![Fate::Refused, Fate::Refused, Fate::Fenced, Fate::StoredAndFenced, Fate::Panics]);
     let step = prop_oneof![
-        40 => statement().prop_map(Step::Run),
+        40 => statement().prop_map(|sql| Step::Run(sql, Vec::new())),
+        8 => with_parameters().prop_map(|(sql, params)| Step::Run(sql, params)),
         1 => Just(Step::Reopen),
         1 => prop::sample::select(vec!["MEMORY", "TRUNCATE", "PERSIST", "DELETE"]).prop_map(Step::JournalMode),
         2 => fate.prop_map(Step::NextCommit),
@@ -114,16 +144,30 @@ impl Answered {
     }
 }
 
-fn ask_plain(plain: &rusqlite::Connection, sql: &str) -> Answer {
+fn plain_value(value: &SqliteValue) -> Value {
+    match value.clone() {
+        SqliteValue::Null => Value::Null,
+        SqliteValue::Integer(value) => Value::Integer(value),
+        SqliteValue::Float(value) => Value::Real(value),
+        SqliteValue::Text(text) => Value::Text(text),
+        SqliteValue::Blob(blob) => Value::Blob(blob.into()),
+    }
+}
+
+fn ask_plain(plain: &rusqlite::Connection, sql: &str, params: &[SqliteValue]) -> Answer {
     let cell = |value: ValueRef<'_>| match value {
         ValueRef::Null => SqliteValue::Null,
         ValueRef::Integer(value) => SqliteValue::Integer(value),
         ValueRef::Real(value) => SqliteValue::Float(value),
-        ValueRef::Text(text) => SqliteValue::Text(String::from_utf8(text.to_vec()).unwrap()),
+        // Bytes that are taken for text, without being any, are answered so.
+        ValueRef::Text(text) => SqliteValue::Text(String::from_utf8_lossy(text).into_owned()),
         ValueRef::Blob(blob) => SqliteValue::Blob(blob.to_vec().into()),
     };
     let ask = || -> rusqlite::Result<_> {
         let mut statement = plain.prepare(sql)?;
+        for (number, value) in (1..).zip(params) {
+            statement.raw_bind_parameter(number, plain_value(value))?;
+        }
         let mut rows = Vec::new();
         let mut found = statement.raw_query();
         while let Some(row) = found.next()? {
@@ -138,8 +182,8 @@ fn ask_plain(plain: &rusqlite::Connection, sql: &str) -> Answer {
 }
 
 /// The other error is that of the pages.
-fn ask_session(session: &mut Session, sql: &str) -> Result<Answer, SessionError> {
-    match session.execute(sql, None) {
+fn ask_session(session: &mut Session, sql: &str, params: &[SqliteValue]) -> Result<Answer, SessionError> {
+    match session.execute(sql, Some(params)) {
         Ok(answer) => Ok(Ok(Answered::new(sql, answer.columns, answer.rows, answer.changes, answer.last_insert_row_id))),
         Err(SessionError::Sql { message }) => {
             let words = ["failed to prepare sqlite execute statement: ", "failed to step sqlite execute statement: "];
@@ -169,7 +213,7 @@ impl Pair {
 
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
-            Step::Run(sql) => self.run(sql)?,
+            Step::Run(sql, params) => self.run(sql, params)?,
             // Plain SQLite has its database in memory and no choice.
             Step::JournalMode(mode) => {
                 self.session.execute(&format!("PRAGMA journal_mode = {mode}"), None).unwrap();
@@ -184,18 +228,18 @@ impl Pair {
         Ok(())
     }
 
-    fn run(&mut self, sql: &str) -> Result<(), TestCaseError> {
+    fn run(&mut self, sql: &str, params: &[SqliteValue]) -> Result<(), TestCaseError> {
         let fate = self.pages.0.lock().fates.first().copied();
-        match ask_session(&mut self.session, sql) {
+        match ask_session(&mut self.session, sql, params) {
             Ok(answer) => {
-                prop_assert_eq!(answer, ask_plain(&self.plain, sql), "{}", sql);
+                prop_assert_eq!(answer, ask_plain(&self.plain, sql, params), "{} {:?}", sql, params);
                 self.reopen_if_ended();
             }
             Err(error) => {
                 prop_assert!(self.pages.0.lock().fates.is_empty(), "no commit was to fail: {:?}", error);
                 if fate == Some(Fate::StoredAndFenced) {
                     // It may fail here, and so have failed there: then what was stored are bytes that nobody uses.
-                    let _ = ask_plain(&self.plain, sql);
+                    let _ = ask_plain(&self.plain, sql, params);
                 }
                 self.roll_plain_back();
                 if fate == Some(Fate::Refused) {
@@ -232,7 +276,7 @@ impl Pair {
         let mut opened = other.map(MemoryPages::open);
         let session = opened.as_mut().unwrap_or(&mut self.session);
         for sql in CONTENT {
-            prop_assert_eq!(ask_session(session, sql).unwrap(), ask_plain(&self.plain, sql), "{}", sql);
+            prop_assert_eq!(ask_session(session, sql, &[]).unwrap(), ask_plain(&self.plain, sql, &[]), "{}", sql);
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! What happens to an actor while a step of it is being stored, and when it cannot be stored.
 
+use actor_data::Caller;
 use gateway::Readiness;
 use lifecycle::actor::{ActorError, Phase, StopWish};
+use protocol::envoy::{SqliteCommitRequest, SqliteGetPagesRequest};
 
 use super::super::cell::ActorCell;
 use super::*;
@@ -127,6 +129,37 @@ async fn every_generation_that_ends_in_one_breath_is_told_of() {
     sleep(A_MOMENT).await;
     assert_eq!(scene.record(actor).await.generation, 2);
     assert_eq!(view.borrow().ended_generations, 2);
+}
+
+/// What its last commit overwrote takes memory, and nobody asks for it any more.
+#[tokio::test(start_paused = true)]
+async fn a_commit_stays_when_its_generation_has_ended() {
+    let scene = Scene::start().await;
+    scene.normal_pool().await;
+    let host = scene.connect("host");
+    let actor = scene.running(&host).await;
+    let data = scene.scheduler().0.data.clone();
+    let commit = SqliteCommitRequest {
+        actor_id: String::new(),
+        dirty_pages: Vec::new(),
+        db_size_pages: 1,
+        now_ms: 0,
+        expected_generation: Some(1),
+        expected_head_txid: Some(0),
+    };
+    data.commit(actor, Caller::Host(1), commit).await.unwrap();
+    scene.cut(&host);
+    sleep(LOST + A_MOMENT).await;
+    assert_eq!(scene.record(actor).await.phase, Phase::Sleeping);
+    // As a host asks that has not seen the answer.
+    let read = SqliteGetPagesRequest {
+        actor_id: String::new(),
+        pgnos: Vec::new(),
+        expected_generation: Some(1),
+        expected_head_txid: Some(0),
+    };
+    let refused = data.get_pages(actor, Caller::Host(2), read).await.unwrap_err();
+    assert_eq!(refused.code, "head_fence_mismatch");
 }
 
 #[tokio::test(start_paused = true)]
