@@ -8,14 +8,15 @@ import { parseArgs } from "node:util";
 // The in-process clients would write their warnings between our lines; set before rivetkit is loaded.
 process.env.RIVET_LOG_LEVEL ??= "silent";
 const { allCases } = await import("./cases/index.mjs");
+const { keepToPorts } = await import("./lib/ports.mjs");
 const { Runner } = await import("./lib/runner.mjs");
 
 const ENCODINGS = ["bare", "cbor", "json"];
-const USAGE = `usage: node run.mjs --engine PATH [--proxy PATH] [--rust-ledger PATH] [--only NAME] [--except NAME]
-       [--encoding bare|cbor|json] [--reference] [--keep] [--list]`;
+const USAGE = `usage: node run.mjs --engine PATH [--proxy PATH] [--rust-ledger PATH] [--only NAME,..] [--except NAME,..]
+       [--encoding bare|cbor|json] [--ports LOWEST-HIGHEST] [--reference] [--keep] [--list]`;
 
-/** Whether a case is what `--only` or `--except` means: one case or all of a topic. */
-const isCalled = (wanted) => ({ name, topic }) => name === wanted || topic === wanted;
+/** Whether a case is among what `--only` or `--except` names: cases, or all of a topic. */
+const isCalled = (names) => ({ name, topic }) => names.split(",").some((wanted) => name === wanted || topic === wanted);
 
 function readOptions() {
   const { values } = parseArgs({
@@ -26,6 +27,7 @@ function readOptions() {
       only: { type: "string" },
       except: { type: "string" },
       encoding: { type: "string" },
+      ports: { type: "string" },
       reference: { type: "boolean", default: false },
       keep: { type: "boolean", default: false },
       list: { type: "boolean", default: false },
@@ -35,12 +37,18 @@ function readOptions() {
     throw new Error(`unknown encoding ${values.encoding}`);
   }
   if (!values.list && values.engine === undefined) throw new Error("--engine is missing");
-  const unknown = [values.only, values.except].find((one) => one !== undefined && !allCases.some(isCalled(one)));
+  const named = [values.only, values.except].flatMap((names) => names?.split(",") ?? []);
+  const unknown = named.find((one) => !allCases.some(isCalled(one)));
   if (unknown !== undefined) throw new Error(`no case or topic is called ${unknown}; --list shows them`);
   const cases = allCases
     .filter((one) => values.only === undefined || isCalled(values.only)(one))
     .filter((one) => values.except === undefined || !isCalled(values.except)(one));
   if (cases.length === 0) throw new Error("no case is left");
+  if (values.ports !== undefined) {
+    const [lowest, highest] = values.ports.split("-").map(Number);
+    if (!(lowest > 0 && highest > lowest)) throw new Error(`${values.ports} is no range of ports`);
+    keepToPorts(lowest, highest);
+  }
   const need = (option, what, isNeeded) => {
     if (values.list || values[option] !== undefined || !cases.some(isNeeded)) return;
     throw new Error(`--${option} is missing: ${what} need it`);

@@ -3,9 +3,13 @@ import net from "node:net";
 
 // Below the kernel's ephemeral range (32768 and up): while the engine is down, a client that keeps dialling an ephemeral
 // port can be given that very port as its own and end up connected to itself, and then the engine cannot bind it again.
-const LOWEST = 20_000;
-const HIGHEST = 32_000;
+const range = { lowest: 20_000, highest: 32_000 };
 const taken = new Set();
+
+/** Keeps to these ports from now on: another runner has the others, also while what listens there is down for a moment. */
+export function keepToPorts(lowest, highest) {
+  Object.assign(range, { lowest, highest });
+}
 
 function canBind(port) {
   return new Promise((resolve) => {
@@ -18,7 +22,7 @@ function canBind(port) {
 /** The first port of `count` consecutive free ones; never handed out twice by this process. */
 export async function freePorts(count) {
   for (let attempt = 0; attempt < 500; attempt++) {
-    const first = LOWEST + Math.floor(Math.random() * (HIGHEST - LOWEST - count));
+    const first = range.lowest + Math.floor(Math.random() * (range.highest - range.lowest - count));
     const block = Array.from({ length: count }, (_, i) => first + i);
     if (block.some((port) => taken.has(port))) continue;
     const free = await Promise.all(block.map(canBind));
@@ -26,5 +30,5 @@ export async function freePorts(count) {
     for (const port of block) taken.add(port);
     return first;
   }
-  throw new Error(`found no ${count} consecutive free ports between ${LOWEST} and ${HIGHEST}`);
+  throw new Error(`found no ${count} consecutive free ports between ${range.lowest} and ${range.highest}`);
 }

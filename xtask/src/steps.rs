@@ -2,9 +2,9 @@
 
 use std::{
     env,
-    ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::Instant,
 };
 
@@ -18,6 +18,11 @@ use crate::{
 
 /// Has the simulator built with everything else, and so once.
 const SIMULATION: &str = "testkit/simulation";
+/// Topics of the conformance suite that take about as long as all others together, so that two runners share the time. Each has
+/// ports of its own.
+const SECOND_HALF: &str = "serverless,engine-restart,host-restart,upgrade,launch";
+const FIRST_PORTS: &str = "20000-25999";
+const SECOND_PORTS: &str = "26000-31999";
 /// Far from the seeds of the tests.
 const FIRST_SEED: &str = "1000000";
 /// Kills of the crash suite in `test`, where there is time for no more, and by itself.
@@ -136,27 +141,44 @@ fn run_conformance(repository: &Repository, arguments: &[String], rust_crate: Op
         options.extend(["--engine".into(), optimised_engine(repository)?.into_os_string()]);
     }
     if option(arguments, "--proxy").is_none() {
-        // For the whole workspace and with its features, because the unit tests have built it so already.
-        let build = ["build", "--workspace", "--features", SIMULATION, "--bin", "faulty-proxy"];
-        step("faulty proxy", || tools::run(&mut repository.cargo(&build)))?;
+        test_programs(repository)?;
         options.extend(["--proxy".into(), repository.target.join("debug/faulty-proxy").into_os_string()]);
     }
     npm_packages(repository)?;
-    let run = |title: &str, more: &[&OsStr]| {
+    let runner = |more: &[&str]| {
         let mut runner = repository.command("node", &["conformance/run.mjs"]);
-        step(title, || tools::run_tests(runner.args(&options).args(arguments).args(more), Stream::Stdout))
+        runner.args(&options).args(arguments).args(more);
+        runner
     };
-    let Some(build) = rust_crate else { return run("conformance", &[]) };
+    let Some(build) = rust_crate else {
+        return step("conformance", || tools::run_tests(&mut runner(&[]), Stream::Stdout));
+    };
     let mut counts = Counts::default();
     let everything = option(arguments, "--only").is_none();
     if everything {
-        counts.add(run("conformance", &["--except".as_ref(), RUST_CRATE.as_ref()])?);
+        let rest = format!("{SECOND_HALF},{RUST_CRATE}");
+        let mut first = runner(&["--except", &rest, "--ports", FIRST_PORTS]);
+        let mut second = runner(&["--only", SECOND_HALF, "--ports", SECOND_PORTS]);
+        counts.add(step("conformance", || side_by_side(&mut first, &mut second))?);
     }
     let program = step("Rust crate: rest of the build", || build.finish())?;
-    let only: &[&str] = if everything { &["--only", RUST_CRATE] } else { &[] };
-    let mut more = vec![OsStr::new("--rust-ledger"), program.as_os_str()];
-    more.extend(only.iter().map(OsStr::new));
-    counts.add(run("conformance of the Rust crate", &more)?);
+    let mut last = runner(if everything { &["--only", RUST_CRATE] } else { &[] });
+    last.arg("--rust-ledger").arg(program);
+    counts.add(step("conformance of the Rust crate", || tools::run_tests(&mut last, Stream::Stdout))?);
+    Ok(counts)
+}
+
+/// Two runners of cases at the same time: they mostly wait.
+fn side_by_side(first: &mut Command, second: &mut Command) -> Result<Counts> {
+    let (first, second) = thread::scope(|scope| {
+        let second = scope.spawn(|| tools::run_tests_aside(second));
+        (tools::run_tests(first, Stream::Stdout), second.join())
+    });
+    let mut counts = first?;
+    match second {
+        Ok(second) => counts.add(second?),
+        Err(_) => bail!("the second runner panicked"),
+    }
     Ok(counts)
 }
 
@@ -165,6 +187,13 @@ fn optimised_engine(repository: &Repository) -> Result<PathBuf> {
     let arguments = ["build", "--profile", "conformance", "--package", "engine"];
     step("optimised build", || tools::run(&mut repository.cargo(&arguments)))?;
     Ok(repository.target.join("conformance/rivet-engine"))
+}
+
+/// The faulty proxy and the crash suite. Together, for the whole workspace and with its features: so they share what the unit tests
+/// have built, with the features that development dependencies bring along.
+fn test_programs(repository: &Repository) -> Result<()> {
+    let build = ["build", "--workspace", "--features", SIMULATION, "--bin", "faulty-proxy", "--example", "torture"];
+    step("proxy and crash suite: build", || tools::run(&mut repository.cargo(&build)))
 }
 
 fn npm_packages(repository: &Repository) -> Result<()> {
@@ -191,9 +220,7 @@ pub(crate) fn torture(repository: &Repository, arguments: &[String]) -> Result<(
 /// Expects the npm packages to be there.
 fn run_torture(repository: &Repository, kills: &str, seed: Option<&str>) -> Result<()> {
     let engine = optimised_engine(repository)?;
-    // For the whole workspace and with its features, because the unit tests have built it so already.
-    let build = ["build", "--workspace", "--features", SIMULATION, "--example", "torture"];
-    step("crash suite: build", || tools::run(&mut repository.cargo(&build)))?;
+    test_programs(repository)?;
     let suite = || {
         let mut suite = Command::new(repository.target.join("debug/examples/torture"));
         suite.arg(&engine).current_dir(&repository.root);

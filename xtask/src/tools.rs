@@ -35,13 +35,28 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// As [`run`], and counts the tests in what it prints to `stream`, which is passed on line by line.
 pub(crate) fn run_tests(command: &mut Command, stream: Stream) -> Result<Counts> {
     match stream {
+        Stream::Stdout => run_tests_into(command, stream, io::stdout()),
+        Stream::Stderr => run_tests_into(command, stream, io::stderr()),
+    }
+}
+
+/// As [`run_tests`], for two at the same time: what this one prints comes when it has ended.
+pub(crate) fn run_tests_aside(command: &mut Command) -> Result<Counts> {
+    let mut printed = Vec::new();
+    let counts = run_tests_into(command, Stream::Stdout, &mut printed);
+    io::stdout().write_all(&printed)?;
+    counts
+}
+
+fn run_tests_into(command: &mut Command, stream: Stream, to: impl Write) -> Result<Counts> {
+    match stream {
         Stream::Stdout => command.stdout(Stdio::piped()),
         Stream::Stderr => command.stderr(Stdio::piped()),
     };
     let mut child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot run {}", name(command)))?;
     let counted = match (child.stdout.take(), child.stderr.take()) {
-        (Some(stdout), _) => count(stdout, io::stdout()),
-        (None, Some(stderr)) => count(stderr, io::stderr()),
+        (Some(stdout), _) => count(stdout, to),
+        (None, Some(stderr)) => count(stderr, to),
         (None, None) => bail!("{} was started without a pipe", name(command)),
     };
     let status = child.wait()?;
