@@ -19,11 +19,11 @@ use super::{Shared, close};
 
 /// An open session.
 pub(super) struct Open {
-    // First: the place is free only when the database is closed.
+    // First: the place is free only when the database is closed, and no longer counted.
     session: Session,
     pub(super) head: Arc<Head>,
-    _place: OwnedSemaphorePermit,
     _counted: Held,
+    _place: OwnedSemaphorePermit,
 }
 
 /// An actor's session, or the right to open it, in the hands of one statement. Dropping it puts back whatever there is.
@@ -101,7 +101,7 @@ impl Statement {
         let session = opened.map_err(|error| self.failed(error))?;
         let Claim { shared, head, .. } = &self.claim;
         shared.metrics.opened.inc();
-        Ok(Open { session, head: head.clone(), _place: place, _counted: shared.metrics.sessions.hold() })
+        Ok(Open { session, head: head.clone(), _counted: shared.metrics.sessions.hold(), _place: place })
     }
 
     fn run_on(&self, session: &mut Session) -> Result<(SqlReply, Charge), SessionError> {
