@@ -94,9 +94,8 @@ enum Published {
 impl ActorData {
     /// Makes the content that an actor's database had at a time (epoch milliseconds; all commits up to then, and no later one)
     /// its present content, as a new commit. Key-value entries stay as they are. A host that works on the database now is
-    /// refused from then on. If this fails, nothing has changed;
-    /// but once it has begun, a commit whose answer was lost stays. One restore at a time for each actor, and a few of all actors
-    /// ([`crate::limits::MAX_COPIES`]).
+    /// refused from then on. If this fails, nothing has changed; but once it has begun, a commit whose answer was lost stays.
+    /// There is one restore at a time for each actor, and a few for all of them ([`crate::limits::MAX_COPIES`]).
     ///
     /// `amend` may say which pages are to be different from what they were ([`super::as_it_was`]: none); what it says of pages
     /// that the database does not have is ignored. It is asked again if somebody writes meanwhile.
